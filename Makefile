@@ -1,0 +1,53 @@
+# Only two commands have to be known: `make lab` and `make test`. Both need Python 3.11 or newer and make, nothing else:
+# .ci/venv makes the virtual environment they run in.
+
+PYTHON ?=
+PORT   ?=
+OPEN   ?= yes
+DEPS   ?=
+ARGS   ?=
+N      ?= 200
+export PYTHON DEPS
+
+VENV := .venv
+# Debian keeps `ip` and friends in a folder that ordinary users do not have on their PATH.
+PY   = PATH="$(CURDIR)/$(VENV)/bin:$$PATH:/usr/sbin:/sbin" exec $(VENV)/bin/python
+
+LAB  = --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+LAB += --ServerApp.log_level=WARN --LabApp.log_level=WARN
+LAB += $(if $(PORT),--ServerApp.port=$(PORT) --ServerApp.port_retries=0,--ServerApp.port=8888 --ServerApp.port_retries=99)
+LAB += $(if $(and $(filter yes,$(OPEN)),$(DISPLAY)$(WAYLAND_DISPLAY)),,--no-browser)
+LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test bench crash lint clean
+
+help: ## what there is (this list)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+lab: ## open the course in JupyterLab; PORT=8899, OPEN=no (no browser), PYTHON=python3.13
+	@.ci/venv $(VENV) lab
+	@if [ "$$(id -u)" = 0 ]; then echo "nslab: root, so JupyterLab gets --allow-root; it listens on 127.0.0.1 only."; fi
+	@$(PY) -m jupyterlab $(LAB)
+
+test: ## the whole suite; DEPS=install fetches the Debian packages some tests need, ARGS=--quick runs the core
+	@.ci/venv $(VENV) test
+	@$(PY) tests/suite.py $(if $(DEPS),--deps=$(DEPS)) $(ARGS)
+
+bench: ## side-by-side measurements, printed as ratios; ARGS=--json
+	@.ci/venv $(VENV) test
+	@$(PY) -m tests.bench $(ARGS)
+
+crash: ## kill things at random points and count what is left; N=200 rounds
+	@.ci/venv $(VENV) test
+	@$(PY) -m tests.crash $(N)
+
+lint: ## ruff and mypy
+	@.ci/venv $(VENV) test
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy
+
+clean: ## remove the virtual environments and caches
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache build dist
+	find nslab tests -name __pycache__ -prune -exec rm -rf {} +
