@@ -32,7 +32,7 @@ lab: ## open the course in JupyterLab; PORT=8899, OPEN=no (no browser), PYTHON=p
 
 test: ## the whole suite; DEPS=install fetches the Debian packages some tests need, ARGS=--quick runs the core
 	@.ci/venv $(VENV) test
-	@$(PY) tests/suite.py $(if $(DEPS),--deps=$(DEPS)) $(ARGS)
+	@$(PY) -m tests.suite $(if $(DEPS),--deps=$(DEPS)) $(ARGS)
 
 bench: ## side-by-side measurements, printed as ratios; ARGS=--json
 	@.ci/venv $(VENV) test
