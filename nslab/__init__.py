@@ -1,0 +1,56 @@
+"""nslab: build Linux isolation by hand, on the real kernel, and see every system call of it.
+
+The rooms, from the lowest up; a module imports only from rooms above its own in this list, never sideways or upwards:
+
+    errors model          what can go wrong; what is talked about
+    trace procfs          what was done; what /proc says
+    hints                 what an errno means here
+    syscalls              one function, one system call
+    ops                   operations and plans, as data
+    spawner               the process that makes namespaces
+    namespaces            handles, and a process to steer by hand
+    container             run, Container, Stepper
+    render                pictures
+    machines              what this machine allows
+
+Names are loaded when they are first used: ``import nslab`` starts nothing and imports next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nslab.container import Container, Stepper, run
+    from nslab.errors import (
+        CommandError, CommandTimeout, DeadNamespace, NslabError, Refused, SpawnerError, SpecError, SyscallError, Unavailable,
+    )  # fmt: skip
+    from nslab.machines import doctor
+    from nslab.namespaces import Namespace, Process, Result, process
+    from nslab.render import draw
+    from nslab.trace import Trace, record
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Container": "container", "Stepper": "container", "run": "container",
+    "CommandError": "errors", "CommandTimeout": "errors", "DeadNamespace": "errors", "NslabError": "errors",
+    "Refused": "errors", "SpawnerError": "errors", "SpecError": "errors", "SyscallError": "errors", "Unavailable": "errors",
+    "doctor": "machines",
+    "Namespace": "namespaces", "Process": "namespaces", "Result": "namespaces", "process": "namespaces",
+    "draw": "render",
+    "Trace": "trace", "record": "trace",
+    "syscalls": "", "ops": "",
+}  # fmt: skip
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nslab' has no attribute {name!r}")
+    room = _HOME[name]
+    return getattr(import_module(f"nslab.{room}"), name) if room else import_module(f"nslab.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,9 @@
+"""Containers: a root process in namespaces of its own, and commands that enter.
+
+``run`` is one command in new namespaces, gone when it ends. ``Container`` stays, and commands and functions enter it.
+``Stepper`` makes a container one op at a time.
+"""
+
+from nslab.container.container import Container, Stepper, run
+
+__all__ = ["Container", "Stepper", "run"]

@@ -1,0 +1,306 @@
+"""run, Container and Stepper."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from typing import Any
+
+from nslab.container import plans
+from nslab.container.plans import Request
+from nslab.errors import DeadNamespace, SpecError
+from nslab.model import Membership, NamespaceMap
+from nslab.namespaces import running
+from nslab.namespaces.privilege import MapRequest
+from nslab.namespaces.running import Result, Running, Sink, Streams
+from nslab.namespaces.view import NamespacesOf, machine_ids
+from nslab.ops import Execute, Plan, spec
+from nslab.spawner import Call, Child, Spawner, channel, ensure, functions
+from nslab.trace import Trace, emit_script, record
+
+
+def run(
+    command: spec.Command, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
+    uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
+    clock: Mapping[str, float | str] | None = None, proc: str = "new", input: str | bytes | None = None,
+    timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: str | None = None,
+    user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False,
+    max_output: int = running.MAX_OUTPUT,
+) -> Result:  # fmt: skip
+    """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
+
+    ``command`` is text for sh, or a list. ``isolate`` names the kinds of namespace that are new ("uts pid", a list, "all");
+    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock`` and ``proc`` say what they hold, as for
+    Container. ``input`` is given to standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout),
+    ``check`` raises CommandError on failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom;
+    ``stream`` shows output as it comes (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal,
+    ``text=False`` keeps bytes, ``max_output`` is how many bytes of each stream are kept.
+
+    SpecError before anything is made; SyscallError when a step fails, with nothing left.
+    """
+    request = Request.checked(
+        isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
+        clock=clock, proc=proc,
+    )  # fmt: skip
+    work = plans.work(command, env=env, cwd=cwd if cwd is not None else os.getcwd(), user=user, tty=tty)
+    spawner = ensure()
+    plan = Plan(request.ops(spawner), work)
+    emit_script(plan)
+
+    def start(fds: Mapping[str, Any]) -> Child:
+        return spawner.start(plan, work=work, fds=fds, borrowed=plans.is_borrowed(plan), lone=True)
+
+    return running.complete(
+        start, work.argv, lone=True, input=input, timeout=timeout, check=check, text=text, stream=stream, tty=tty,
+        max_output=max_output,
+    )  # fmt: skip
+
+
+class Container:
+    """Namespaces of one's own with an init in them, which commands and functions enter.
+
+    ``isolate`` names the kinds that are new; what is not named is the machine's. ``hostname`` and ``domainname`` need uts.
+    ``uid_map`` and ``gid_map`` need user: "single" (root inside is oneself outside), "subordinate" (and the ids above are the
+    subordinate ones), or lines of (inside, outside, count). ``setgroups`` is "allow" or "deny". ``clock`` needs time:
+    {"monotonic": "+1d", "boottime": 3600}, in seconds. ``proc="old"`` leaves the machine's /proc in sight.
+
+    It starts at once and ends with close(), at the end of a ``with``, when it is dropped, or with this process.
+    ``trace`` has every system call that was made for it.
+    """
+
+    def __init__(
+        self, name: str = "", *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
+        uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
+        clock: Mapping[str, float | str] | None = None, proc: str = "new",
+    ):  # fmt: skip
+        self.name = spec.text("name", name)
+        request = Request.checked(
+            isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
+            clock=clock, proc=proc,
+        )  # fmt: skip
+        spawner = ensure()
+        self._begin(spawner, Plan(request.ops(spawner)), request.kinds)
+        with record(self.trace):
+            self._child = self._start(stepwise=False)
+            try:
+                self._child.settle()
+            except BaseException:
+                self._child.end()
+                raise
+        self._running()
+
+    def _begin(self, spawner: Spawner, plan: Plan, kinds: tuple[str, ...]) -> None:
+        self._spawner, self._plan, self.kinds = spawner, plan, kinds
+        self._borrowed = plans.is_borrowed(plan)
+        self._entered: list[weakref.ref[Child]] = []
+        self._kept: list[Child] = []
+        self._script = _Script(plan)
+        self.trace = Trace()
+        self.trace.add_script(self._script)
+        emit_script(self._script)
+
+    def _start(self, *, stepwise: bool) -> Child:
+        return self._spawner.start(
+            self._plan, fds={}, title="nslab-init", borrowed=self._borrowed, stay=True, stepwise=stepwise
+        )
+
+    def _running(self) -> None:
+        self.pid = self._child.pid
+        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept)
+
+    # -- running things -------------------------------------------------------------------------------------------------
+
+    def run(
+        self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
+        env: Mapping[str, str] | None = None, cwd: str | None = None, user: str | int | None = None, text: bool = True,
+        stream: bool | Sink = False, tty: bool = False, max_output: int = running.MAX_OUTPUT,
+    ) -> Result:  # fmt: skip
+        """Run a command inside and wait for it; what it leaves in the background goes on. Options as for nslab.run.
+
+        DeadNamespace when the container has ended.
+        """
+        work = plans.work(command, env=env, cwd=cwd, user=user, tty=tty)
+        with record(self.trace):
+            result = running.complete(
+                lambda fds: self._enter(work, fds), work.argv, lone=False, input=input, timeout=timeout, check=check, text=text,
+                stream=stream, tty=tty, max_output=max_output,
+            )  # fmt: skip
+        self._script.commands.append(work)
+        return result
+
+    def popen(
+        self, command: spec.Command, *, env: Mapping[str, str] | None = None, cwd: str | None = None,
+        user: str | int | None = None, stdin: bool = False,
+    ) -> Running:  # fmt: skip
+        """Start a command inside and return at once: a handle with pid, pid_inside, wait(), kill(), stdout, ..."""
+        work = plans.work(command, env=env, cwd=cwd, user=user)
+        with record(self.trace):
+            return Running(lambda fds: self._enter(work, fds), work.argv, stdin=stdin)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a Python function inside, in a process of its own, and return its value; its exception is raised here."""
+        with (
+            contextlib.closing(Streams()) as streams,
+            channel.sealed(functions.dump(function, args, kwargs)) as payload,
+            os.fdopen(os.memfd_create("nslab-result", os.MFD_CLOEXEC), "r+b") as outcome,
+            record(self.trace),
+        ):
+            fds = {**streams.theirs, "function": payload, "result": outcome}
+            child = self._enter(Call(tuple(sys.path)), fds)
+            try:
+                streams.handed_over()
+                collector = running.Collector(running.MAX_OUTPUT, running.to_notebook)
+                running._pump(child, streams, collector, None, None, False)
+            except BaseException:
+                child.end()
+                raise
+            if child.error:
+                raise child.error
+            outcome.seek(0)
+            return functions.value(outcome.read())
+
+    def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
+        pidfd = self._child.pidfd
+        if pidfd is None or pidfd.readable():
+            raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
+        plan = Plan(plans.entering(self.kinds, self.pid), work if isinstance(work, Execute) else None)
+        child = self._spawner.start(plan, work=work, fds={**fds, "init": pidfd}, borrowed=self._borrowed)
+        self._kept[:] = [kept for kept in self._kept if kept.gone is None]
+        self._kept.append(child)
+        return child
+
+    # -- looking at it --------------------------------------------------------------------------------------------------
+
+    @property
+    def namespaces(self) -> NamespacesOf:
+        """The namespaces of its init, by kind: its own ones, and the machine's for the rest."""
+        return NamespacesOf(self.pid, lambda: self._child.pidfd)
+
+    @property
+    def alive(self) -> bool:
+        pidfd = self._child.pidfd
+        return pidfd is not None and not pidfd.readable()
+
+    def membership(self) -> Membership:
+        """What a picture shows of it."""
+        facts = {"host name": self.call(os.uname).nodename} if "uts" in self.kinds else {}
+        borrowed = ("user",) if self._borrowed and "user" not in self.kinds else ()
+        return self.namespaces.membership(self.name or "container", borrowed, facts)
+
+    def namespace_map(self) -> NamespaceMap:
+        """What nslab.draw() shows of it."""
+        return NamespaceMap(machine_ids(), (self.membership(),))
+
+    # -- ending it ------------------------------------------------------------------------------------------------------
+
+    def stop(self, timeout: float = 10) -> None:
+        """Ask what runs inside to end (SIGTERM), wait up to ``timeout`` seconds, then end the rest."""
+        deadline = time.monotonic() + timeout
+        busy = [child for child in self._kept if child.gone is None and child.ready]
+        for child in busy:
+            if pidfd := child.work_pidfd():
+                with pidfd, contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd.fileno(), signal.SIGTERM)
+        for child in busy:
+            child.wait_for(lambda child=child: child.status is not None, max(0.0, deadline - time.monotonic()))  # type: ignore[misc]
+        self.close()
+
+    def close(self) -> None:
+        """End it, and return when nothing of it is left."""
+        self._finalizer()
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        own = ", ".join(self.kinds) or "nothing"
+        return f"<Container{name}, PID {self.pid}, isolates {own}, {'running' if self.alive else 'ended'}>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        rows = []
+        if self.alive:
+            machine = machine_ids()
+            for kind, identity in self.namespaces.ids().items():
+                own = identity != machine.get(kind)
+                rows.append((kind, f"[{identity.ino}]", "its own" if own else "the machine's"))
+        cells = "".join(f"<tr>{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        return {"text/plain": repr(self), "text/html": f"<div>{escape(repr(self))}</div><table>{cells}</table>"}
+
+
+class _Script:
+    """How a container was made and what ran in it, as one shell script."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.commands: list[Execute] = []
+
+    def shell(self) -> str:
+        inner = "\n".join(command.shell() for command in self.commands) or 'exec "${SHELL:-sh}"'
+        return self.plan.script(inner) + "\n"
+
+
+def _end_all(init: Child, entered: list[Child]) -> None:
+    for child in entered:
+        child.end()
+    init.end()
+
+
+class Stepper(Container):
+    """A container that is made one op at a time, to look in between.
+
+    ``ops`` are all of them; step() does the next and returns its steps; finish() does the rest. Commands can enter once
+    every op is done. Options as for Container.
+    """
+
+    def __init__(self, name: str = "", **options: Any):
+        self.name = spec.text("name", name)
+        request = Request.checked(**options)
+        spawner = ensure()
+        self._begin(spawner, Plan(request.ops(spawner)), request.kinds)
+        self.done = 0
+        with record(self.trace):
+            self._child = self._start(stepwise=True)
+            self._child.wait_for(self._paused)
+        self._running()
+
+    def _paused(self) -> bool:
+        child = self._child
+        return child.waiting is not None or child.ready or child.gone is not None
+
+    @property
+    def ops(self) -> list[str]:
+        """A sentence for each op of the plan."""
+        return self._plan.describe()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every op is done."""
+        return self._child.ready
+
+    def step(self) -> Trace:
+        """Do the next op; the steps that it made. The first ones, up to the new process, are done together."""
+        if self.finished:
+            raise SpecError("step", "every op is done; run() enters the container")
+        with record(self.trace), record() as made:
+            self._child.go_on()
+            self._child.wait_for(self._paused)
+            if self._child.error:
+                self._child.end()
+                raise self._child.error
+        return made
+
+    def finish(self) -> Stepper:
+        """Do all that is left."""
+        while not self.finished:
+            self.step()
+        return self

@@ -1,0 +1,126 @@
+"""From what was asked for to a plan: which ops, in which order, and why those that nobody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nslab.errors import SpecError
+from nslab.namespaces import privilege
+from nslab.namespaces.privilege import MapRequest
+from nslab.ops import (
+    Adopt, BecomeRoot, Borrow, Execute, IdMaps, Join, MountProc, NewNamespaces, NewTime, Op, Plan, SetDomainname,
+    SetHostname, SetIds, SetPropagation, spec,
+)  # fmt: skip
+from nslab.spawner import Spawner
+
+WHY_PRIVATE = "else a mount made here would show up outside, where a mount is shared"
+WHY_PROC = "a new PID namespace with an own mount table needs its own /proc, or ps shows the machine"
+WHY_ROOT = "the first line of the id map makes this process root inside"
+WHY_ADOPT = "without a PID namespace nobody else would end what is left over"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a container is to be, checked."""
+
+    kinds: tuple[str, ...]
+    hostname: str | None
+    domainname: str | None
+    uid_map: MapRequest
+    gid_map: MapRequest
+    setgroups: str | None
+    clock: Mapping[str, int]
+    proc: str
+
+    @classmethod
+    def checked(
+        cls, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
+        uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
+        clock: Mapping[str, float | str] | None = None, proc: str = "new",
+    ) -> Request:  # fmt: skip
+        """The same, or SpecError: nothing has been made yet."""
+        kinds = spec.kinds(isolate)
+        gid = gid_map if gid_map is not None else uid_map if isinstance(uid_map, str) else "single"
+        for argument, value, default in (("uid_map", uid_map, "single"), ("gid_map", gid, "single"), ("setgroups", setgroups, None)):
+            if value != default and "user" not in kinds:
+                raise SpecError(argument, "needs a user namespace of its own (isolate='user ...')")
+        for argument, value in (("uid_map", uid_map), ("gid_map", gid)):
+            if not isinstance(value, str):
+                spec.id_ranges(argument, value)
+        if proc not in ("new", "old"):
+            raise SpecError("proc", f"{proc!r} is neither 'new' nor 'old'")
+        return cls(
+            kinds, spec.hostname(hostname, kinds), spec.hostname(domainname, kinds, "domainname"), uid_map, gid, setgroups,
+            spec.clock(clock, kinds), proc,
+        )  # fmt: skip
+
+    def ops(self, spawner: Spawner) -> tuple[Op, ...]:
+        """The plan: namespaces first, then the mount table, /proc, clock and names."""
+        ops: list[Op] = []
+        borrowed = privilege.borrow(spawner)
+        if borrowed:
+            ops.append(borrowed)
+        maps = self.maps(spawner.borrowed if borrowed else None) if "user" in self.kinds else None
+        ops.append(NewNamespaces(self.kinds, maps))
+        if maps:
+            ops.append(BecomeRoot(implied=WHY_ROOT))
+        if "pid" not in self.kinds:
+            ops.append(Adopt(implied=WHY_ADOPT))
+        if "mnt" in self.kinds:
+            ops.append(SetPropagation("private", implied=WHY_PRIVATE))
+            if "pid" in self.kinds and self.proc == "new":
+                ops.append(MountProc(implied=WHY_PROC))
+        if "time" in self.kinds:
+            ops.append(NewTime(self.clock))
+        if self.hostname is not None:
+            ops.append(SetHostname(self.hostname))
+        if self.domainname is not None:
+            ops.append(SetDomainname(self.domainname))
+        return tuple(ops)
+
+    def maps(self, around: IdMaps | None) -> IdMaps:
+        return privilege.id_maps(self.uid_map, self.gid_map, self.setgroups, around)
+
+
+def entering(kinds: tuple[str, ...], pid: int) -> tuple[Op, ...]:
+    """The ops of a process that joins a container of these kinds, whose init has this PID and the pidfd named "init"."""
+    ops: list[Op] = [Join("init", pid, kinds)]
+    if "user" in kinds:
+        ops.append(BecomeRoot(implied=WHY_ROOT))
+    if "pid" not in kinds:
+        ops.append(Adopt(implied=WHY_ADOPT))
+    return tuple(ops)
+
+
+def work(
+    command: spec.Command, *, env: Mapping[str, str] | None, cwd: str | None, user: str | int | None, tty: bool = False
+) -> Execute:
+    """A command, checked: it exists, and who, where and with which environment it is to be run."""
+    words = spec.argv(command)
+    environment = spec.environment(env)
+    if cwd is not None:
+        spec.text("cwd", cwd)
+    spec.program(words, environment, cwd)
+    return Execute(words, environment, cwd, (identity(user),) if user is not None else (), tty)
+
+
+def identity(user: str | int) -> SetIds:
+    """Who to be: a user name of the machine with its groups, or a uid with the gid of the same number."""
+    import os
+    import pwd
+
+    if isinstance(user, int):
+        return SetIds(user, user)
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise SpecError("user", f"this machine has no user {user!r}") from None
+    groups = tuple(os.getgrouplist(user, entry.pw_gid))
+    return SetIds(entry.pw_uid, entry.pw_gid, groups)
+
+
+def is_borrowed(plan: Plan) -> bool:
+    """Whether a plan is for the spawner in the borrowed user namespace."""
+    return bool(plan.ops) and isinstance(plan.ops[0], Borrow)

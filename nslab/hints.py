@@ -1,0 +1,303 @@
+"""Errors that teach: what an errno means for this call, for this caller, at this moment.
+
+``explain()`` runs in the process that failed, right after it did, and may look at /proc/self. Every hint says the rule,
+the fact that broke it, and what to do. An empty string means that the errno says it all.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import (
+    EACCES, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOEXEC, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM, ERANGE, ESRCH, EUSERS,
+)  # fmt: skip
+from typing import Any
+
+from nslab import procfs
+from nslab.model import KINDS
+
+CAP_SETFCAP, CAP_SYS_ADMIN = 31, 21
+DEPTH = {"user": 33, "pid": 32}  # levels below the initial namespace, kernel 6.18; user_namespaces(7) says 32
+
+
+def explain(call: str, errno: int, **facts: Any) -> str:
+    """The hint for ``call`` having failed with ``errno``; ``facts`` are the raw arguments by name."""
+    rule = _RULES.get(call)
+    try:
+        return rule(errno, **facts) if rule else ""
+    except (OSError, ValueError, KeyError):  # /proc hidden or masked: no facts, no hint
+        return ""
+
+
+def _kinds(flags: int) -> list[str]:
+    return [kind.name for kind in KINDS.values() if flags & kind.flag]
+
+
+def _has(capability: int) -> bool:
+    return bool(procfs.capabilities() >> capability & 1)
+
+
+def _threads(kinds: str, rule: str) -> str:
+    return (
+        f"the caller has {procfs.threads()} threads; {kinds} can only be {rule} by a single-threaded process.\n"
+        "what to do: let nslab do it in a process of its own: nslab.run(), nslab.Container or nslab.process()."
+    )
+
+
+def _new(errno: int, flags: int = 0, **_: Any) -> str:
+    """unshare and clone3."""
+    kinds = _kinds(flags)
+    if errno == EINVAL and "user" in kinds and procfs.threads() > 1:
+        return _threads("a user namespace", "unshared")
+    if errno == EINVAL and "pid" in kinds and _pid_for_children_differs():
+        return (
+            "this process asked for a new PID namespace before, and only once is allowed: its next children go there.\n"
+            "what to do: fork, and ask again in the child."
+        )
+    if errno == EUSERS:
+        return _threads("a time namespace", "entered")
+    if errno == ENOSPC:
+        return _limits(kinds)
+    if errno == ENOSYS:
+        return "this kernel, or a seccomp filter around this process (Seccomp in /proc/self/status), does not know the call."
+    if errno == ENOMEM:
+        return _dead_init()
+    if errno == EPERM and "user" in kinds:
+        return _user_refused()
+    if errno == EPERM and kinds:
+        return (
+            f"a new namespace of kind {', '.join(kinds)} needs CAP_SYS_ADMIN in the caller's user namespace, and the caller "
+            f"(uid {os.geteuid()}) lacks it.\nwhat to do: ask for a user namespace in the same call (isolate='user ...'): its "
+            "creator holds every capability inside. user_namespaces(7)"
+        )
+    if errno == EINVAL and "time" in kinds:
+        return "clone3 with CLONE_NEWTIME and CLONE_VM do not go together. time_namespaces(7)"
+    return ""
+
+
+def _pid_for_children_differs() -> bool:
+    try:
+        return procfs.namespace("self", "pid") != procfs.namespace("self", "pid_for_children")
+    except FileNotFoundError:  # dangling until the first child exists
+        return True
+
+
+def _limits(kinds: list[str]) -> str:
+    lines = []
+    for kind in kinds:
+        path = f"sys/user/max_{kind}_namespaces"
+        limit = int(procfs.read(path))
+        lines.append(f"/proc/{path} is {limit}")
+    depth = [f"{kind} namespaces nest at most {DEPTH[kind]} deep" for kind in kinds if kind in DEPTH]
+    return (
+        f"this is a limit on namespaces: {'; '.join(lines + depth)} (the limits of every user namespace above count too).\n"
+        "what to do: end namespaces that are no longer used, nest less deep, or let root raise the limit. namespaces(7)"
+    )
+
+
+def _dead_init() -> str:
+    try:
+        inode = os.readlink("/proc/self/ns/pid_for_children")
+    except OSError:
+        inode = "the PID namespace made for children"
+    return (
+        f"the init (PID 1) of {inode} has ended, and a PID namespace without init takes no new process; memory is not the "
+        "matter.\nwhat to do: make a new PID namespace. pid_namespaces(7)"
+    )
+
+
+def _user_refused() -> str:
+    for path, blocked, name in (
+        ("sys/kernel/apparmor_restrict_unprivileged_userns", b"1", "AppArmor restricts user namespaces"),
+        ("sys/kernel/unprivileged_userns_clone", b"0", "ordinary users may not make user namespaces"),
+    ):
+        try:
+            if procfs.read(path).strip() == blocked and not _has(CAP_SYS_ADMIN):
+                return f"{name} here: /proc/{path} is {blocked.decode()}.\nwhat to do: root can change that sysctl."
+        except FileNotFoundError:
+            continue
+    if not procfs.id_map():
+        return (
+            "the caller's own ids are not mapped in the user namespace that it is in, so it may not make another one.\n"
+            "what to do: write uid_map and gid_map first. user_namespaces(7)"
+        )
+    if procfs.status().get("Seccomp") == "2":
+        return "a seccomp filter around this process refuses it (Seccomp: 2 in /proc/self/status), as container engines do."
+    return "a process in a chroot may not make a user namespace, nor one that a security module stops. user_namespaces(7)"
+
+
+def _setns(errno: int, flags: int = 0, fd: int = -1, **_: Any) -> str:
+    kinds = _kinds(flags)
+    if errno == EUSERS:
+        return _threads("a time namespace", "entered")
+    if errno == EINVAL and os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/user")):
+        return "the caller is in that user namespace already, and joining it again is refused. setns(2)"
+    if errno == EINVAL and procfs.threads() > 1:
+        return _threads("this namespace (user, mount or time)", "entered")
+    if errno == EINVAL and kinds == ["pid"]:
+        return "a process can move its children down the tree of PID namespaces, never up. setns(2)"
+    if errno == EINVAL:
+        return "the descriptor is not of a namespace of that kind. setns(2)"
+    if errno == ESRCH:
+        return "the process whose namespaces were to be joined has ended."
+    if errno == EPERM:
+        return (
+            "joining needs CAP_SYS_ADMIN in the user namespace that owns the target, and for most kinds in the caller's own; "
+            "an ancestor or sibling user namespace can never be joined.\nwhat to do: join from where it was made. setns(2)"
+        )
+    return ""
+
+
+def _sethostname(errno: int, name: bytes = b"", **_: Any) -> str:
+    if errno == EINVAL:
+        return f"the name has {len(name)} bytes; the kernel takes at most 64. sethostname(2)"
+    if errno == EPERM:
+        return (
+            "the UTS namespace of this process belongs to a user namespace in which it lacks CAP_SYS_ADMIN.\n"
+            "what to do: make a UTS namespace of one's own first: unshare('uts'), as an ordinary user unshare('user uts')."
+        )
+    return ""
+
+
+def _id_map(errno: int, path: str = "", text: str = "", **_: Any) -> str:
+    which = path.rsplit("/", 1)[-1].removesuffix("_map")
+    pid = path.split("/")[2]
+    if errno == EINVAL:
+        return (
+            "a line is three numbers, INSIDE OUTSIDE COUNT with COUNT above 0; no two lines may overlap on either side; at most "
+            "340 lines, in one write of less than a page; every OUTSIDE must be mapped here. user_namespaces(7)"
+        )
+    if errno != EPERM:
+        return ""
+    current = procfs.id_map(pid, which)
+    if current:
+        shown = "; ".join(" ".join(map(str, line)) for line in current)
+        return f"this map has been written before (it is now: {shown}), and a map can be written only once."
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    outside = {int(line[1]) for line in lines}
+    effective = os.geteuid() if which == "uid" else os.getegid()
+    if not _has(CAP_SETFCAP) and which == "uid" and 0 in outside and _has(CAP_SYS_ADMIN):
+        return "mapping uid 0 of the parent needs CAP_SETFCAP there (since Linux 5.12), and the writer lacks it."
+    if which == "gid" and procfs.setgroups(pid) == "allow" and not _has(6):
+        return (
+            "an ordinary user must give up setgroups(2) before gid_map may be written.\n"
+            "what to do: write 'deny' to /proc/self/setgroups first. user_namespaces(7)"
+        )
+    return (
+        "without privilege in the parent user namespace a map may hold one line only, of length 1, that maps one's own "
+        f"{which} ({effective} as this process sees itself now).\n"
+        f"what to do: 'INSIDE OWN-{which.upper()} 1', or newuidmap with a subordinate range. user_namespaces(7)"
+    )
+
+
+def _write(errno: int, path: str = "", text: str = "", **facts: Any) -> str:
+    name = path.rsplit("/", 1)[-1]
+    if name in ("uid_map", "gid_map"):
+        return _id_map(errno, path=path, text=text, **facts)
+    if name == "setgroups" and errno == EPERM:
+        return (
+            "setgroups can be denied only before gid_map is written, and once denied stays so, for every user namespace below "
+            "as well. user_namespaces(7)"
+        )
+    if name == "timens_offsets" and errno == EACCES:
+        return (
+            "the offsets are fixed as soon as the first process is in the new time namespace: too late.\n"
+            "what to do: write them after unshare('time') and before the first child. time_namespaces(7)"
+        )
+    if name == "timens_offsets" and errno == ERANGE:
+        return "a clock would become negative, or the offset is too large. time_namespaces(7)"
+    return ""
+
+
+def _mount(errno: int, fstype: str = "", target: str = "", source: str = "", **_: Any) -> str:
+    if errno == EPERM and fstype == "proc":
+        covers = procfs.covered("/proc")
+        return _masked(covers) if covers else "a new /proc needs a PID namespace that the caller's user namespace owns."
+    needs = {"mqueue": "ipc", "sysfs": "net", "cgroup2": "cgroup", "cgroup": "cgroup"}
+    if errno == EPERM and fstype in needs:
+        return f"{fstype} can be mounted only with an own {needs[fstype]} namespace (isolate='... {needs[fstype]}')."
+    if errno == EPERM:
+        return (
+            "mounting needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace, and in a user namespace only "
+            "some filesystem types may be mounted.\nwhat to do: make a mount namespace first: unshare('mnt'). mount_namespaces(7)"
+        )
+    if errno == ENODEV:
+        return f"this kernel has no filesystem type {fstype!r}: see /proc/filesystems."
+    if errno == ENOENT:
+        missing = [path for path in (target, source) if path.startswith("/") and not os.path.exists(path)]
+        return f"there is no {' and no '.join(missing)}; a mount point must exist." if missing else ""
+    if errno == ENOTDIR:
+        return "a directory can be mounted on a directory only, a file on a file."
+    if errno == EBUSY:
+        return f"{target} is in use, or that filesystem is mounted there already."
+    return ""
+
+
+def _masked(covers: list[str]) -> str:
+    return (
+        "a fresh /proc may be mounted in a user namespace only where the /proc that is there can be seen whole; here it is "
+        f"partly covered by mounts on {', '.join(covers) or '(unknown)'}.\n"
+        "what to do: keep the old view with proc='old', or ask for a container whose /proc is not masked. proc(5)"
+    )
+
+
+def _pivot_root(errno: int, new_root: str = "", put_old: str = "", **_: Any) -> str:
+    if errno == EBUSY:
+        return f"{new_root} is on the same mount as the current root.\nwhat to do: bind mount it on itself first. pivot_root(2)"
+    if errno == EINVAL:
+        return (
+            f"{new_root} must be a mount point, {put_old} at or below it, the current root a mount point (not a chroot), and "
+            "neither the parent of the current root nor of the new root may have shared propagation.\n"
+            "what to do: bind mount the new root on itself, and make mounts private first. pivot_root(2)"
+        )
+    if errno == ENOENT:
+        return f"{new_root} or {put_old} does not exist."
+    if errno == EPERM:
+        return "pivot_root needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace. pivot_root(2)"
+    return ""
+
+
+def _setgroups(errno: int, **_: Any) -> str:
+    if errno == EPERM and procfs.setgroups() == "deny":
+        return "/proc/self/setgroups says deny in this user namespace, for good. user_namespaces(7)"
+    return "setgroups needs CAP_SETGID, and a gid_map written before. user_namespaces(7)" if errno == EPERM else ""
+
+
+def _setid(errno: int, **_: Any) -> str:
+    if errno == EINVAL:
+        return "that id is not mapped in this user namespace: see /proc/self/uid_map and gid_map. user_namespaces(7)"
+    return "changing to another id needs CAP_SETUID or CAP_SETGID in this user namespace." if errno == EPERM else ""
+
+
+def _execve(errno: int, path: str = "", **_: Any) -> str:
+    if errno == ENOENT:
+        return f"there is no program {path!r} here, or the interpreter or loader that it names is missing."
+    if errno == EACCES:
+        return f"{path!r} is not an executable file, or lies on a mount with noexec."
+    if errno == ENOEXEC:
+        return f"{path!r} is neither a binary for this machine nor a script that begins with #!."
+    if errno == ENAMETOOLONG:
+        return "a path or name is too long."
+    return _dead_init() if errno == ENOMEM else ""
+
+
+def _fork(errno: int, **_: Any) -> str:
+    return _dead_init() if errno == ENOMEM else ""
+
+
+_RULES = {
+    "unshare": _new,
+    "clone3": _new,
+    "clone": _new,
+    "setns": _setns,
+    "sethostname": _sethostname,
+    "setdomainname": _sethostname,
+    "write": _write,
+    "mount": _mount,
+    "pivot_root": _pivot_root,
+    "setgroups": _setgroups,
+    "setresuid": _setid,
+    "setresgid": _setid,
+    "execve": _execve,
+    "posix_spawn": _execve,
+    "fork": _fork,
+}

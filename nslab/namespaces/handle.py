@@ -1,0 +1,102 @@
+"""A handle on one namespace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from nslab import procfs
+from nslab.errors import DeadNamespace, SpecError
+from nslab.model import KINDS, NamespaceId
+from nslab.spawner import Descriptor
+from nslab.syscalls import nsfs
+
+
+class Namespace:
+    """One namespace, held open by a descriptor: as long as this object is not closed, the namespace lives.
+
+    ``kind`` is a name of KINDS, ``id`` its device and inode number (a NamespaceId).
+    """
+
+    def __init__(self, kind: str, descriptor: Descriptor):
+        info = os.fstat(descriptor.fileno())
+        self.kind = kind
+        self.id = NamespaceId(info.st_dev, info.st_ino)
+        self._descriptor = descriptor
+
+    @classmethod
+    def of(cls, pid: int | str, kind: str) -> Namespace:
+        """The namespace of this kind that process ``pid`` ("self" too) is in.
+
+        DeadNamespace when there is no such process, PermissionError when it may not be looked at. namespaces(7)
+        """
+        if kind not in KINDS:
+            raise SpecError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
+        try:
+            return cls(kind, Descriptor(os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)))
+        except (FileNotFoundError, ProcessLookupError):
+            raise DeadNamespace(f"there is no process {pid} (any more), or this kernel has no {kind} namespaces.") from None
+
+    def fileno(self) -> int:
+        return self._descriptor.fileno()
+
+    @property
+    def owner(self) -> Namespace | None:
+        """The user namespace that owns it; None when that lies above one's own. ioctl_ns(2)"""
+        try:
+            return Namespace("user", Descriptor(nsfs.ns_get_userns(self.fileno())))
+        except PermissionError:
+            return None
+
+    @property
+    def parent(self) -> Namespace | None:
+        """The parent, for user and pid; None for the other kinds, for the initial one and where it is out of sight."""
+        if not KINDS[self.kind].hierarchical:
+            return None
+        try:
+            return Namespace(self.kind, Descriptor(nsfs.ns_get_parent(self.fileno())))
+        except PermissionError:
+            return None
+
+    @property
+    def owner_uid(self) -> int | None:
+        """For a user namespace: the uid that made it. None for the other kinds."""
+        return nsfs.ns_get_owner_uid(self.fileno()) if self.kind == "user" else None
+
+    def members(self) -> list[int]:
+        """The PIDs of the processes in it, as far as this user may see."""
+        return sorted(self._members())
+
+    def _members(self) -> Iterator[int]:
+        for pid in procfs.pids():
+            try:
+                if procfs.namespace(pid, self.kind) == self.id:
+                    yield pid
+            except OSError:  # gone, or not ours to look at
+                continue
+
+    def hold(self) -> Namespace:
+        """A second handle, which keeps the namespace alive on its own."""
+        return Namespace(self.kind, Descriptor(os.dup(self.fileno())))
+
+    def close(self) -> None:
+        """Let go of it; it vanishes when nothing else holds it."""
+        self._descriptor.close()
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Namespace) and (self.kind, self.id) == (other.kind, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.id))
+
+    def __str__(self) -> str:
+        return f"{self.kind}:[{self.id.ino}]"
+
+    def __repr__(self) -> str:
+        return f"<Namespace {self}>"

@@ -1,0 +1,124 @@
+"""What this user may do, and the id maps that follow.
+
+Whoever has CAP_SYS_ADMIN makes namespaces directly. Everybody else makes a user namespace first, in which all else is
+made: nslab borrows one, once, and says so in the trace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from typing import Any
+
+from nslab import procfs
+from nslab.errors import SpecError, SyscallError
+from nslab.model import IdRange
+from nslab.ops import Borrow, IdMaps, Op
+from nslab.ops.spec import id_ranges
+from nslab.spawner import Spawner
+
+CAP_SYS_ADMIN = 21
+WHY_BORROWED = "an ordinary user may make the other kinds only inside a user namespace"
+_UNCLAIMED = (524288, 65536)  # for root without an entry in /etc/subuid: ids that no system hands out to people
+
+MapRequest = str | Iterable[Any]
+
+
+def is_privileged() -> bool:
+    """Whether namespaces can be made here without a user namespace."""
+    return bool(procfs.capabilities() >> CAP_SYS_ADMIN & 1)
+
+
+def subordinate(which: str) -> list[tuple[int, int]]:
+    """The ranges (first, count) of subordinate ids of this user; ``which`` is "uid" or "gid"."""
+    import pwd
+
+    names = {str(os.getuid()): None}
+    try:
+        names[pwd.getpwuid(os.getuid()).pw_name] = None
+    except KeyError:  # a user without a name
+        pass
+    return procfs.subordinate_ids(which, names)
+
+
+def _own(setgroups: str = "deny") -> IdMaps:
+    return IdMaps((IdRange(0, os.geteuid(), 1),), (IdRange(0, os.getegid(), 1),), setgroups)
+
+
+def _with_subordinate(which: str, own: int) -> tuple[IdRange, ...]:
+    lines, inside = [IdRange(0, own, 1)], 1
+    for first, count in subordinate(which):
+        lines.append(IdRange(inside, first, count))
+        inside += count
+    return tuple(lines)
+
+
+def borrowable() -> IdMaps:
+    """The maps of the borrowed user namespace: with the user's subordinate ids where newuidmap(1) can give them."""
+    if all(map(shutil.which, ("newuidmap", "newgidmap"))) and subordinate("uid") and subordinate("gid"):
+        uid, gid = _with_subordinate("uid", os.geteuid()), _with_subordinate("gid", os.getegid())
+        return IdMaps(uid, gid, "allow", helpers=True)
+    return _own()
+
+
+def borrow(spawner: Spawner) -> Op | None:
+    """The op that says where things are made: None for the privileged, else the borrowed user namespace, made at need."""
+    if is_privileged():
+        return None
+    if spawner.borrowed is None:
+        maps = borrowable()
+        try:
+            spawner.borrow(maps)
+        except SyscallError:
+            if not maps.helpers:
+                raise
+            spawner.borrow(_own())  # newuidmap(1) is there but may not: no_new_privs, a container without setuid files
+    assert spawner.borrowed
+    return Borrow(spawner.borrowed, implied=WHY_BORROWED)
+
+
+def id_maps(uid_map: MapRequest, gid_map: MapRequest, setgroups: str | None, around: IdMaps | None) -> IdMaps:
+    """The maps of a new user namespace, as its parent numbers ids.
+
+    "single": root inside is oneself outside. "subordinate": and the ids from 1 on are the subordinate ones. Else lines of
+    (inside, outside, count), outside as this process numbers ids. ``around`` are the maps of the borrowed user namespace.
+    """
+    uid = _ranges("uid", uid_map, os.geteuid(), around.uid if around else None)
+    gid = _ranges("gid", gid_map, os.getegid(), around.gid if around else None)
+    if setgroups not in (None, "allow", "deny"):
+        raise SpecError("setgroups", f"{setgroups!r} is neither 'allow' nor 'deny'")
+    if around and around.setgroups == "deny":
+        if setgroups == "allow":
+            raise SpecError("setgroups", "an ordinary user without subordinate ids must deny it. user_namespaces(7)")
+        setgroups = "deny"
+    single = uid_map == "single" and gid_map == "single"
+    return IdMaps(uid, gid, setgroups or ("deny" if single else "allow"))
+
+
+def _ranges(which: str, asked: MapRequest, own: int, around: tuple[IdRange, ...] | None) -> tuple[IdRange, ...]:
+    argument = f"{which}_map"
+    if asked == "single":
+        return (IdRange(0, 0 if around else own, 1),)
+    if asked == "subordinate":
+        if around:
+            if len(around) == 1:
+                raise SpecError(argument, f"this user has no subordinate ids: an entry in /etc/sub{which} and newuidmap(1)")
+            return (IdRange(0, 0, sum(line.count for line in around)),)
+        first, count = (subordinate(which) or [_UNCLAIMED])[0]
+        return (IdRange(0, first, count),)
+    if isinstance(asked, str):
+        raise SpecError(argument, f"{asked!r} is neither 'single', 'subordinate' nor lines of (inside, outside, count)")
+    lines = id_ranges(argument, asked)
+    return tuple(_translate(argument, which, line, around, own) for line in lines) if around else lines
+
+
+def _translate(argument: str, which: str, line: IdRange, around: tuple[IdRange, ...], own: int) -> IdRange:
+    """The same line with ``outside`` as the borrowed user namespace numbers it."""
+    for known in around:
+        if known.outside <= line.outside and line.outside + line.count <= known.outside + known.count:
+            return IdRange(line.inside, known.inside + line.outside - known.outside, line.count)
+    if len(around) == 1:
+        rule = f"may write one line, of length 1, that maps the own {which} ({own}); {tuple(line)} is something else"
+        raise SpecError(argument, f"an ordinary user without subordinate ids {rule}. user_namespaces(7)")
+    raise SpecError(argument, f"{tuple(line)} lies outside the own {which} ({own}) and the subordinate ranges in /etc/sub{which}")

@@ -1,0 +1,338 @@
+"""A process to steer by hand: each method is one system call, made by a live, single-threaded process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from nslab import procfs
+from nslab.errors import DeadNamespace, SpecError, SyscallError
+from nslab.model import Membership, NamespaceMap
+from nslab.namespaces import privilege, running
+from nslab.namespaces.handle import Namespace
+from nslab.namespaces.running import Result, Sink
+from nslab.namespaces.view import NamespacesOf, machine_ids
+from nslab.ops import (
+    Adopt, Chdir, Chroot, Execute, Mount, Op, PivotRoot, Plan, SetDomainname, SetHostname, SetIds, Setns, Umount, Unshare,
+    WriteFile, spec,
+)  # fmt: skip
+from nslab.spawner import Child, Descriptor, Steer, channel, ensure, functions
+from nslab.syscalls import decode
+from nslab.trace import Trace, emit, record
+
+NOBODY = 65534
+
+
+class Process:
+    """A live process, steered from here: it makes one system call for each call of a method, and waits for the next.
+
+    It starts in the machine's own namespaces (an ordinary user's in a borrowed user namespace), so what would change those
+    is refused until it has unshared them. ``pid`` is its PID here, ``pid_inside`` the one that it knew when it began.
+    Closing it, or dropping it, ends it and everything that it started.
+    """
+
+    def __init__(self, sock: socket.socket, keeper: Child | Process, trace: Trace, script: _Script, borrowed: bool):
+        self._sock = sock
+        self._keeper = keeper
+        self._lock = threading.RLock()
+        self._script = script
+        self._borrowed = borrowed
+        self._ended = False
+        self.trace = trace
+        (_, _, self.pid_inside), fds = channel.receive(sock)
+        self._pidfd = Descriptor(fds[0])
+        self.pid = procfs.pid_behind(fds[0])
+
+    # -- orders ---------------------------------------------------------------------------------------------------------
+
+    def _order(self, verb: str, argument: Any = None, fds: Mapping[str, Any] | None = None) -> Any:
+        with self._lock, record(self.trace):
+            self._tell(verb, argument, fds or {})
+            try:
+                word, value = self._hear()
+            except KeyboardInterrupt:
+                self.close()  # it may never answer
+                raise
+        if word == "failed":
+            if isinstance(value, SyscallError):
+                value.steps = ()
+            raise value
+        return value
+
+    def _tell(self, verb: str, argument: Any, fds: Mapping[str, Any]) -> None:
+        if self._ended:
+            raise DeadNamespace("this process was closed.")
+        try:
+            channel.send(self._sock, (verb, argument, tuple(fds)), [fd.fileno() for fd in fds.values()])
+        except (BrokenPipeError, ConnectionResetError):
+            raise DeadNamespace(f"process {self.pid} has ended.") from None
+
+    def _hear(self) -> tuple[str, Any]:
+        try:
+            (calls, word, value), _ = channel.receive(self._sock)
+        except EOFError:
+            raise DeadNamespace(f"process {self.pid} has ended.") from None
+        for call in calls:
+            emit(decode.step(*call))
+        return word, value
+
+    def do(self, op: Op, **fds: Any) -> Any:
+        """Do any op (see nslab.ops); ``fds`` are the descriptors that it names."""
+        value = self._order("op", op, fds)
+        self._script.entries.append(op)
+        return value
+
+    # -- system calls ---------------------------------------------------------------------------------------------------
+
+    def unshare(self, kinds: str | Iterable[str]) -> None:
+        """Leave the shared namespaces of these kinds for new ones (pid and time: its next children will). unshare(2)"""
+        self.do(Unshare(spec.kinds(kinds)))
+
+    def setns(self, namespace: Namespace) -> None:
+        """Join a namespace (pid and time: its next children will). setns(2)"""
+        path = f"/proc/self/fd/{namespace.fileno()}"
+        self.do(Setns("namespace", namespace.kind, path), namespace=namespace)
+
+    def sethostname(self, name: str) -> None:
+        """Set the host name of its UTS namespace. sethostname(2)"""
+        self.do(SetHostname(spec.text("name", name)))
+
+    def setdomainname(self, name: str) -> None:
+        """Set the NIS domain name of its UTS namespace. setdomainname(2)"""
+        self.do(SetDomainname(spec.text("name", name)))
+
+    def mount(
+        self, source: str | None, target: str, fstype: str | None = None, flags: str | Iterable[str] = (), data: str | None = None
+    ) -> None:
+        """mount(2); ``flags`` are names of MS_* bits: "MS_REC|MS_PRIVATE" or a list of them."""
+        names = tuple(flags.replace("|", " ").split() if isinstance(flags, str) else flags)
+        for name in names:
+            if name not in decode.MOUNT_FLAGS:
+                raise SpecError("flags", f"{name!r} is none of {', '.join(decode.MOUNT_FLAGS)}")
+        self.do(Mount(source, spec.text("target", target), fstype, names, data))
+
+    def umount(self, target: str, *, detach: bool = False) -> None:
+        """Take a mount off; ``detach`` at once, even while it is in use. umount(2)"""
+        self.do(Umount(target, detach))
+
+    def pivot_root(self, new_root: str, put_old: str) -> None:
+        """Swap the root mount. pivot_root(2)"""
+        self.do(PivotRoot(new_root, put_old))
+
+    def chroot(self, path: str) -> None:
+        """Change the root directory. chroot(2)"""
+        self.do(Chroot(path))
+
+    def chdir(self, path: str) -> None:
+        """Change the working directory. chdir(2)"""
+        self.do(Chdir(path))
+
+    def setids(self, uid: int, gid: int, groups: Iterable[int] = ()) -> None:
+        """Become another user: setgroups(2), setresgid(2), setresuid(2)."""
+        self.do(SetIds(uid, gid, tuple(groups)))
+
+    def write(self, path: str, text: str) -> None:
+        """Write ``text`` to an existing file, mostly one of /proc, with a single write(2)."""
+        self.do(WriteFile(spec.text("path", path), text))
+
+    def read(self, path: str) -> str:
+        """The text of a file as this process sees it."""
+        text: str = self._order("read", spec.text("path", path))
+        return text
+
+    def fork(self) -> Process:
+        """A copy of this process, steered on its own. fork(2)"""
+        mine, theirs = channel.pair()
+        with theirs:
+            self._order("fork", None, {"channel": theirs})
+        return Process(mine, self, Trace(), _Script(), self._borrowed)
+
+    def wait(self, child: Process) -> int:
+        """Wait until a child of this process, made by fork(), has ended; its return code. waitpid(2)"""
+        _, status = self._order("wait", child._number_for(self))
+        return os.waitstatus_to_exitcode(status)
+
+    def kill(self, pid: int, number: int = signal.SIGTERM) -> None:
+        """Send a signal to ``pid``, as this process numbers processes. kill(2)"""
+        self._order("kill", (pid, int(number)))
+
+    def getpid(self) -> int:
+        """Its PID, as it sees it. getpid(2)"""
+        pid: int = self.call(os.getpid)
+        return pid
+
+    def gethostname(self) -> str:
+        """The host name that it sees. uname(2)"""
+        return self.call(os.uname).nodename  # type: ignore[no-any-return]
+
+    # -- running things -------------------------------------------------------------------------------------------------
+
+    def run(
+        self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
+        env: Mapping[str, str] | None = None, cwd: str | None = None, text: bool = True, stream: bool | Sink = False,
+        max_output: int = running.MAX_OUTPUT,
+    ) -> Result:  # fmt: skip
+        """Run a command as a child of this process, and wait for it. See nslab.run for the options."""
+        words = spec.argv(command)
+        work = Execute(words, spec.environment(env), cwd)
+
+        def start(fds: Mapping[str, Any]) -> Any:
+            self._tell("run", work, fds)
+            return _Order(self)
+
+        with self._lock, record(self.trace):
+            result = running.complete(
+                start, words, lone=False, input=input, timeout=timeout, check=check, text=text, stream=stream,
+                max_output=max_output,
+            )  # fmt: skip
+        self._script.entries.append(work)
+        return result
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a Python function in this very process (nslab.syscalls work there) and return its value."""
+        with channel.sealed(functions.dump(function, args, kwargs)) as payload:
+            return functions.value(self._order("call", tuple(sys.path), {"function": payload}))
+
+    # -- looking at it --------------------------------------------------------------------------------------------------
+
+    @property
+    def namespaces(self) -> NamespacesOf:
+        """The namespaces that it is in now, by kind."""
+        return NamespacesOf(self.pid, lambda: self._pidfd)
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended and not self._pidfd.readable()
+
+    def namespace_map(self) -> NamespaceMap:
+        """What nslab.draw() shows of it."""
+        return NamespaceMap(machine_ids(), (self.membership(),))
+
+    def membership(self, title: str = "process") -> Membership:
+        facts = {"host name": self.gethostname()}
+        return self.namespaces.membership(title, ("user",) if self._borrowed else (), facts)
+
+    def _number_for(self, other: Process) -> int:
+        """The PID by which ``other`` knows this process."""
+        depth = len(procfs.status(other.pid)["NSpid"].split()) - 1
+        return int(procfs.status(self.pid)["NSpid"].split()[depth])
+
+    def close(self) -> None:
+        """End it, with what it started."""
+        if self._ended:
+            return
+        self._ended = True
+        self._sock.close()
+        if isinstance(self._keeper, Child):
+            self._keeper.end()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd.fileno(), signal.SIGKILL)
+        self._pidfd.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def __repr__(self) -> str:
+        if not self.alive:
+            return "<Process, ended>"
+        view = self.namespaces.membership("", (), {})
+        own = ", ".join(f"{kind}:[{view.kinds[kind].ino}]" for kind in view.own)
+        return f"<Process {self.pid}, {'own: ' + own if own else 'in the namespaces of the machine'}>"
+
+
+class _Script:
+    """The orders that a process took, as a shell script."""
+
+    def __init__(self, *entries: Op | Execute):
+        self.entries = list(entries)
+
+    def shell(self) -> str:
+        inner = 'exec "${SHELL:-sh}"'
+        for entry in reversed(self.entries):
+            inner = f"{entry.shell()}\n{inner}" if isinstance(entry, Execute) else entry.wrap(inner)
+        return inner + "\n"
+
+
+class _Order(Child):
+    """A command that a steered process runs: the same face as a process of the spawner."""
+
+    def __init__(self, process: Process):
+        super().__init__(process._sock)
+        self._process = process
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        calls, word, value = message
+        if word == "done":
+            super()._take((calls, "exit", value))
+        elif word == "gone":
+            self.error = DeadNamespace(f"process {self._process.pid} has ended.")
+            self.gone = value
+        else:
+            super()._take((calls, word, value))
+
+    def end(self) -> None:
+        """Kill the command, and wait until the process has buried it and takes orders again."""
+        self.wait_for(lambda: self.ready or self.error or self.gone is not None, 5)
+        if self.ready and self.status is None:
+            depth = len(procfs.status(self._process.pid)["NSpid"].split()) - 1
+            for pid in procfs.children(self._process.pid):
+                with contextlib.suppress(OSError, IndexError):
+                    if int(procfs.status(pid)["NSpid"].split()[depth]) == self.work_pid:
+                        os.kill(pid, signal.SIGKILL)
+            self.wait_for(lambda: self.status is not None or self.gone is not None, 5)
+
+
+def process(*, as_: str | None = None) -> Process:
+    """A live process to steer by hand, one system call a cell.
+
+    ``as_="ordinary"`` is a process without privilege, outside any user namespace of nslab's: what an ordinary user meets.
+    Started by root it becomes nobody (65534); a user name instead of "ordinary" makes it that user.
+    """
+    spawner = ensure()
+    ops: list[Op] = []
+    borrowed = False
+    if as_ is None:
+        op = privilege.borrow(spawner)
+        borrowed = op is not None
+        ops += [op] if op else []
+    elif privilege.is_privileged():
+        ops.append(_identity(as_))
+    elif as_ != "ordinary":
+        raise SpecError("as_", "only root can make a process of another user; as_='ordinary' is you, without anything added")
+    shown = tuple(ops)
+    ops.append(Adopt(implied="what it starts ends with it"))
+    trace = Trace()
+    mine, theirs = channel.pair()
+    with theirs, record(trace):
+        child = spawner.start(Plan(tuple(ops)), work=Steer(), fds={"steer": theirs}, title="nslab-keeper", borrowed=borrowed)
+        child.settle()
+    script = _Script(*shown)
+    trace.add_script(script)
+    return Process(mine, child, trace, script, borrowed)
+
+
+def _identity(name: str) -> SetIds:
+    import pwd
+
+    implied = "to be an ordinary user"
+    if name == "ordinary":
+        return SetIds(NOBODY, NOBODY, implied=implied)
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise SpecError("as_", f"{name!r} is neither 'ordinary' nor a user of this machine") from None
+    return SetIds(entry.pw_uid, entry.pw_gid, implied=implied)

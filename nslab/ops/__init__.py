@@ -1,0 +1,18 @@
+"""Operations: what is to be done, as data.
+
+An Op is a frozen dataclass with three readings: ``execute()`` does it in the process that it runs in, ``describe()`` says
+it in a sentence, ``wrap()`` writes it for a shell. A Plan is a list of them with a command at the end. The same plan is
+checked before anything is made, shipped to the spawner, run (at once or one op at a time), shown, and printed as a script.
+"""
+
+from nslab.ops.base import Context, Execute, Op, Plan
+from nslab.ops.ids import BecomeRoot, SetIds
+from nslab.ops.mounts import Chdir, Chroot, Mount, MountProc, PivotRoot, SetPropagation, Umount
+from nslab.ops.names import SetDomainname, SetHostname
+from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime, Setns, Unshare, WriteFile
+
+__all__ = [
+    "Adopt", "BecomeRoot", "Borrow", "Chdir", "Chroot", "Context", "Execute", "IdMaps", "Join", "Mount", "MountProc", "NewNamespaces",
+    "NewTime", "Op", "PivotRoot", "Plan", "SetDomainname", "SetHostname", "SetIds", "SetPropagation", "Setns",
+    "Umount", "Unshare", "WriteFile",
+]  # fmt: skip

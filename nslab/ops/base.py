@@ -1,0 +1,104 @@
+"""Op, Plan, and what an op may know of the process that executes it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nslab import procfs
+from nslab.errors import Refused
+from nslab.model import NamespaceId
+from nslab.syscalls import guard
+
+
+@dataclass(slots=True)
+class Context:
+    """Where ops are executed: descriptors by name, and the ids of the machine's own namespaces, which are never changed."""
+
+    machine: Mapping[str, NamespaceId]
+    fds: dict[str, int]
+    made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
+
+    def must_own(self, kind: str, doing: str) -> None:
+        """Raise Refused when the process still shares the machine's own namespace of this kind."""
+        if kind not in self.made and self.machine.get(kind) == procfs.namespace("self", kind):
+            raise Refused(
+                f"{doing} would change the machine itself: this process is still in the machine's own {kind} namespace.\n"
+                f"  what to do: unshare('{kind}') first, or ask for isolate='{kind} ...'."
+            )
+
+
+@dataclass(frozen=True)
+class Op:
+    """One thing to be done. ``implied`` says why nslab adds it; it is empty for what was asked for."""
+
+    implied: str = field(default="", kw_only=True)
+    changes: ClassVar[str] = ""  # the kind of namespace whose content it changes
+
+    def execute(self, context: Context) -> Any:
+        """Do it in this process. Raises SyscallError; Refused when it would change the machine itself."""
+        if self.changes:
+            context.must_own(self.changes, self.describe())
+        guard.implied(self.implied)
+        try:
+            return self.perform(context)
+        finally:
+            guard.implied("")
+
+    def perform(self, context: Context) -> Any:
+        """What the op does, once that is known to be safe."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """One sentence without a full stop."""
+        raise NotImplementedError
+
+    def shell(self) -> str:
+        """One or more lines of POSIX shell; a comment where no standard tool can do it."""
+        raise NotImplementedError
+
+    def wrap(self, inner: str) -> str:
+        """The script that does this op and then ``inner``."""
+        return f"{self.shell()}\n{inner}"
+
+
+@dataclass(frozen=True)
+class Execute:
+    """The command at the end of a plan; ``before`` is done in its own process, between fork and execve."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None = None
+    before: tuple[Op, ...] = ()
+    terminal: bool = False
+
+    def shell(self) -> str:
+        text = shlex.join(self.argv)
+        for op in reversed(self.before):
+            text = op.wrap(text)
+        return f"cd {shlex.quote(self.cwd)}\n{text}" if self.cwd else text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ops in the order in which they are done, and the command that then runs (None: a shell, in the script)."""
+
+    ops: tuple[Op, ...]
+    command: Execute | None = None
+
+    def describe(self) -> list[str]:
+        """One line an op, with the reason of those that are implied."""
+        return [op.describe() + (f"   [implied: {op.implied}]" if op.implied else "") for op in self.ops]
+
+    def shell(self) -> str:
+        return self.script(self.command.shell() if self.command else 'exec "${SHELL:-sh}"') + "\n"
+
+    def script(self, inner: str) -> str:
+        """The shell script that does every op and then ``inner``."""
+        from nslab.ops.spaces import merged
+
+        for op in reversed(merged(self.ops)):
+            inner = op.wrap(inner)
+        return inner

@@ -1,0 +1,288 @@
+"""Making, joining and preparing namespaces."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nslab import syscalls
+from nslab.errors import Refused, SyscallError
+from nslab.model import KINDS, IdRange, flags_of
+from nslab.ops.base import Context, Op
+
+
+@dataclass(frozen=True)
+class IdMaps:
+    """What is to be written to uid_map, gid_map and setgroups of a new user namespace, from outside.
+
+    ``setgroups`` is "allow" or "deny"; ``helpers`` says that newuidmap(1) and newgidmap(1) write the maps, which an ordinary
+    user needs for subordinate ids. ``root`` is whether the process then becomes uid 0 inside.
+    """
+
+    uid: tuple[IdRange, ...]
+    gid: tuple[IdRange, ...]
+    setgroups: str
+    helpers: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether it is the map that any user may write: root inside is oneself outside, and nobody else."""
+        alone = all(len(ranges) == 1 and ranges[0].inside == 0 and ranges[0].count == 1 for ranges in (self.uid, self.gid))
+        return alone and self.setgroups == "deny"
+
+    @staticmethod
+    def text(ranges: tuple[IdRange, ...]) -> str:
+        return "".join(f"{line.inside} {line.outside} {line.count}\n" for line in ranges)
+
+
+@dataclass(frozen=True)
+class NewNamespaces(Op):
+    """A new process in new namespaces; ``maps`` belong to the user namespace, when there is a new one.
+
+    Executed by the spawner with one clone3; every later op runs in the new process.
+    """
+
+    kinds: tuple[str, ...]
+    maps: IdMaps | None = None
+
+    def perform(self, context: Context) -> int:
+        flags = flags_of(tuple(kind for kind in self.kinds if kind != "time"))
+        try:
+            return syscalls.clone3(flags)
+        except SyscallError as error:
+            if error.name not in ("ENOSYS", "EPERM"):
+                raise
+            return syscalls.clone(flags)  # a seccomp filter that knows clone only
+
+    def describe(self) -> str:
+        return f"start a process in new namespaces: {', '.join(self.kinds)}"
+
+    def shell(self) -> str:
+        return " ".join(["unshare", *self._options()])
+
+    def _options(self) -> list[str]:
+        words = [KINDS[kind].unshare_option for kind in self.kinds]
+        if "user" in self.kinds and self.maps and self.maps.single:
+            words.append("--map-root-user")
+        if "pid" in self.kinds:
+            words += ["--fork", "--kill-child"]
+        if "mnt" in self.kinds:
+            words += ["--propagation", "unchanged"]
+        return words
+
+    def wrap(self, inner: str) -> str:
+        if "user" not in self.kinds or not self.maps or self.maps.single:
+            return f"{self.shell()} sh -c {shlex.quote(inner)}" if self.kinds else f"sh -c {shlex.quote(inner)}"
+        rest = tuple(kind for kind in self.kinds if kind != "user")
+        within = NewNamespaces(rest).wrap(inner) if rest else f"sh -c {shlex.quote(inner)}"
+        return f"{_held(self.maps)}\nnsenter --target $holder --user {_identity(self.maps)}{within}\nkill $holder"
+
+
+def _identity(maps: IdMaps) -> str:
+    mapped = any(line.inside == 0 for line in maps.uid) and any(line.inside == 0 for line in maps.gid)
+    return "" if mapped and maps.setgroups == "allow" else "--preserve-credentials "
+
+
+def _held(maps: IdMaps) -> str:
+    """Shell lines that leave $holder, a sleeping process in a new user namespace with these maps."""
+    lines = [
+        "unshare --user sleep infinity & holder=$!",
+        'until [ "$(readlink /proc/$holder/ns/user)" != "$(readlink /proc/self/ns/user)" ]; do :; done',
+    ]
+    if maps.helpers:
+        for tool, ranges in (("newuidmap", maps.uid), ("newgidmap", maps.gid)):
+            numbers = " ".join(f"{line.inside} {line.outside} {line.count}" for line in ranges)
+            lines.append(f"{tool} $holder {numbers}")
+        return "\n".join(lines)
+    if maps.setgroups == "deny":
+        lines.append("echo deny > /proc/$holder/setgroups")
+    for file, ranges in (("uid_map", maps.uid), ("gid_map", maps.gid)):
+        text = "\\n".join(f"{line.inside} {line.outside} {line.count}" for line in ranges)
+        lines.append(f"printf '{text}\\n' > /proc/$holder/{file}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Borrow(Op):
+    """The user namespace in which all is made for an ordinary user. It is there before the plan runs, and shared."""
+
+    maps: IdMaps
+
+    def perform(self, context: Context) -> None:
+        """Nothing: the spawner that runs this plan lives in it."""
+
+    def describe(self) -> str:
+        return "work inside the user namespace that nslab made for this user"
+
+    def shell(self) -> str:
+        return NewNamespaces(("user",), self.maps).shell()
+
+    def wrap(self, inner: str) -> str:
+        return NewNamespaces(("user",), self.maps).wrap(inner)
+
+
+def merged(ops: tuple[Op, ...]) -> tuple[Op, ...]:
+    """For the script: a borrowed user namespace, and what is made right below it, by one unshare."""
+    if len(ops) > 1 and isinstance(ops[0], Borrow) and isinstance(ops[1], NewNamespaces):
+        below = ops[1]
+        if below.kinds and "user" not in below.kinds:
+            kinds = tuple(kind for kind in KINDS if kind == "user" or kind in below.kinds)
+            return (replace(below, kinds=kinds, maps=ops[0].maps), *ops[2:])
+    return ops
+
+
+@dataclass(frozen=True)
+class NewTime(Op):
+    """An own time namespace for a process that exists: unshared, its offsets (in ns) written, then entered.
+
+    A process that clone3 puts into a new time namespace is a member at once, and then no offset can be written any more.
+    """
+
+    offsets: Mapping[str, int]
+
+    def perform(self, context: Context) -> None:
+        syscalls.unshare(KINDS["time"].flag)
+        lines = [f"{clock} {offset // 10**9} {offset % 10**9}\n" for clock, offset in self.offsets.items() if offset]
+        if lines:
+            syscalls.write_file("/proc/self/timens_offsets", "".join(lines))
+        fd = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(fd, KINDS["time"].flag)
+        finally:
+            os.close(fd)
+
+    def describe(self) -> str:
+        shifts = ", ".join(f"{clock} {offset / 1e9:+g} s" for clock, offset in self.offsets.items() if offset)
+        return f"enter a new time namespace ({shifts or 'no offsets'})"
+
+    def shell(self) -> str:
+        shifts = "".join(f" --{clock} {offset // 10**9}" for clock, offset in self.offsets.items() if offset)
+        return f"unshare --time --fork{shifts}"
+
+    def wrap(self, inner: str) -> str:
+        return f"{self.shell()} sh -c {shlex.quote(inner)}"
+
+
+@dataclass(frozen=True)
+class Join(Op):
+    """Join namespaces of a running process, all at once, through its pidfd (the descriptor named ``fd``)."""
+
+    fd: str
+    pid: int
+    kinds: tuple[str, ...]
+
+    def perform(self, context: Context) -> None:
+        if self.kinds:
+            syscalls.setns(context.fds[self.fd], flags_of(self.kinds))
+
+    def describe(self) -> str:
+        return f"join the namespaces of process {self.pid}: {', '.join(self.kinds) or 'none'}"
+
+    def shell(self) -> str:
+        options = [KINDS[kind].unshare_option for kind in self.kinds]
+        if "user" in self.kinds:
+            options.append("--preserve-credentials")
+        return " ".join(["nsenter", "--target", str(self.pid), *options])
+
+    def wrap(self, inner: str) -> str:
+        return f"{self.shell()} sh -c {shlex.quote(inner)}" if self.kinds else inner
+
+
+@dataclass(frozen=True)
+class Adopt(Op):
+    """Adopt the orphans among one's descendants, as PID 1 does: what looks after a command without a PID namespace."""
+
+    def perform(self, context: Context) -> None:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+
+    def describe(self) -> str:
+        return "adopt the orphans of what runs here, so that all of it can be ended"
+
+    def shell(self) -> str:
+        return "# no standard tool: prctl(PR_SET_CHILD_SUBREAPER), so that all that runs here can be ended"
+
+
+@dataclass(frozen=True)
+class Unshare(Op):
+    """unshare(2) in the process itself; a new user namespace is left without maps."""
+
+    kinds: tuple[str, ...]
+
+    def perform(self, context: Context) -> None:
+        syscalls.unshare(flags_of(self.kinds))
+
+    def describe(self) -> str:
+        return f"leave the shared namespaces for new ones: {', '.join(self.kinds)}"
+
+    def shell(self) -> str:
+        options = [KINDS[kind].unshare_option for kind in self.kinds]
+        if "mnt" in self.kinds:
+            options += ["--propagation", "unchanged"]
+        return " ".join(["unshare", *options])
+
+    def wrap(self, inner: str) -> str:
+        return f"{self.shell()} sh -c {shlex.quote(inner)}"
+
+
+@dataclass(frozen=True)
+class Setns(Op):
+    """setns(2): join the namespace behind the descriptor named ``fd``; ``kind`` "" takes whatever kind it is."""
+
+    fd: str
+    kind: str = ""
+    path: str = ""
+
+    def perform(self, context: Context) -> None:
+        syscalls.setns(context.fds[self.fd], KINDS[self.kind].flag if self.kind else 0)
+
+    def describe(self) -> str:
+        return f"join the {self.kind or 'given'} namespace {self.path}".rstrip()
+
+    def shell(self) -> str:
+        option = KINDS[self.kind].unshare_option if self.kind else "--all"
+        return f"nsenter {option}={shlex.quote(self.path)}"
+
+    def wrap(self, inner: str) -> str:
+        return f"{self.shell()} sh -c {shlex.quote(inner)}"
+
+
+# Which kind of namespace owns a part of /proc/sys; the first prefix that fits counts.
+_SYSCTLS = (
+    ("kernel/hostname", "uts"), ("kernel/domainname", "uts"), ("kernel/ns_last_pid", "pid"), ("kernel/pid_max", "pid"),
+    ("kernel/shm", "ipc"), ("kernel/msg", "ipc"), ("kernel/sem", "ipc"), ("fs/mqueue/", "ipc"), ("net/", "net"),
+    ("user/max_", "user"),
+)  # fmt: skip
+_OF_PROCESS = re.compile(r"/proc/(\d+|self|thread-self)/")
+
+
+@dataclass(frozen=True)
+class WriteFile(Op):
+    """One write(2) to an existing file, mostly of /proc. What belongs to the whole machine is refused."""
+
+    path: str
+    text: str
+
+    def execute(self, context: Context) -> Any:
+        path = os.path.realpath(self.path)
+        if path.startswith("/proc/sys/"):
+            kind = next((kind for prefix, kind in _SYSCTLS if path[10:].startswith(prefix)), "")
+            if not kind:
+                raise Refused(f"{path} belongs to no namespace: writing it would change the whole machine.")
+            context.must_own(kind, f"writing {path}")
+        elif path.startswith("/sys/") or (path.startswith("/proc/") and not _OF_PROCESS.match(path)):
+            raise Refused(f"{path} belongs to no namespace: writing it would change the whole machine.")
+        return Op.execute(self, context)
+
+    def perform(self, context: Context) -> int:
+        return syscalls.write_file(self.path, self.text)
+
+    def describe(self) -> str:
+        return f"write {self.text!r} to {self.path}"
+
+    def shell(self) -> str:
+        path = self.path.replace("/proc/self/", "/proc/$$/") if self.path.startswith("/proc/self/") else shlex.quote(self.path)
+        return f"printf %s {shlex.quote(self.text)} > {path}"

@@ -1,0 +1,137 @@
+"""Checking what was asked for, before anything is made: each function returns the clean value or raises SpecError."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nslab.errors import SpecError
+from nslab.model import KINDS, IdRange
+
+MAX_ID = 2**32 - 2  # 4294967295 stands for "no id" in the kernel
+MAX_LINES = 340  # user_namespaces(7)
+
+Command = str | Sequence[str]
+
+
+def kinds(isolate: str | Iterable[str]) -> tuple[str, ...]:
+    """ "uts pid", ["uts", "pid"] or "all" -> the kinds in the order of KINDS."""
+    words = isolate.replace(",", " ").split() if isinstance(isolate, str) else list(isolate)
+    if words == ["all"]:
+        return tuple(KINDS)
+    for word in words:
+        if word not in KINDS:
+            close = difflib.get_close_matches(str(word), KINDS, 1)
+            guess = f"; did you mean {close[0]!r}?" if close else ""
+            raise SpecError("isolate", f"{word!r} is no kind of namespace ({', '.join(KINDS)}, or all){guess}")
+    return tuple(kind for kind in KINDS if kind in words)
+
+
+def hostname(name: str | None, isolated: tuple[str, ...], argument: str = "hostname") -> str | None:
+    """A name of 1 to 64 bytes without NUL, which needs an own UTS namespace (else it would rename the machine)."""
+    if name is None:
+        return None
+    text(argument, name)
+    size = len(os.fsencode(name))
+    if not 1 <= size <= 64:
+        raise SpecError(argument, f"{size} bytes long; the minimum is 1, the maximum 64 bytes. sethostname(2)")
+    if "uts" not in isolated:
+        raise SpecError(argument, "needs a UTS namespace of its own (isolate='uts ...'); else it would rename the machine")
+    return name
+
+
+def text(argument: str, value: Any) -> str:
+    """A str without NUL, which no system call takes."""
+    if not isinstance(value, str):
+        raise SpecError(argument, f"must be text (str), not {type(value).__name__}")
+    if "\0" in value:
+        raise SpecError(argument, "must not contain a NUL character")
+    return value
+
+
+def id_ranges(argument: str, lines: Iterable[Any]) -> tuple[IdRange, ...]:
+    """(inside, outside, count) triples: numbers in range, no two overlapping on either side, at most 340."""
+    ranges = []
+    for line in lines:
+        try:
+            inside, outside, count = (int(number) for number in line)
+        except (TypeError, ValueError):
+            raise SpecError(argument, f"{line!r} is not (inside, outside, count), three whole numbers") from None
+        if count < 1 or min(inside, outside) < 0 or max(inside, outside) + count - 1 > MAX_ID:
+            raise SpecError(argument, f"{line!r}: count must be at least 1, and ids lie between 0 and {MAX_ID}")
+        ranges.append(IdRange(inside, outside, count))
+    if not ranges:
+        raise SpecError(argument, "must have at least one line")
+    if len(ranges) > MAX_LINES:
+        raise SpecError(argument, f"has {len(ranges)} lines; the kernel takes at most {MAX_LINES}. user_namespaces(7)")
+    for side in ("inside", "outside"):
+        order = sorted(ranges, key=lambda line: getattr(line, side))
+        for one, two in zip(order, order[1:], strict=False):
+            if getattr(one, side) + one.count > getattr(two, side):
+                raise SpecError(argument, f"{tuple(one)} and {tuple(two)} overlap {side}. user_namespaces(7)")
+    return tuple(ranges)
+
+
+_SIMPLE = re.compile(r"/[A-Za-z0-9_./+@%:,=-]*(?: +[A-Za-z0-9_./+@%:,=-]+)*")
+
+
+def argv(command: Command) -> tuple[str, ...]:
+    """A list is taken as it is; a str is for sh, but for one that is plainly a program's path and plain words."""
+    if isinstance(command, str):
+        text("command", command)
+        if not command.strip():
+            raise SpecError("command", "is empty")
+        return tuple(command.split()) if _SIMPLE.fullmatch(command) else ("/bin/sh", "-c", command)
+    words = tuple(os.fspath(word) if isinstance(word, os.PathLike) else word for word in command)
+    if not words or not words[0]:
+        raise SpecError("command", "is empty")
+    return tuple(text("command", word) for word in words)
+
+
+def program(words: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> None:
+    """Refuse a command that is not there (for commands that see the machine's own files)."""
+    name = words[0]
+    if "/" in name:
+        found = os.path.isfile(os.path.join(cwd or "", name))
+    else:
+        path = env.get("PATH", os.defpath)
+        found = any(os.access(os.path.join(folder or ".", name), os.X_OK) for folder in path.split(":"))
+    if not found:
+        where = "" if "/" in name else f" in PATH ({env.get('PATH', os.defpath)})"
+        raise SpecError("command", f"there is no program {name!r}{where}")
+
+
+def environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    """A whole environment (None: that of this process); names without "=", nothing with NUL."""
+    if env is None:
+        return dict(os.environ)
+    for key, value in env.items():
+        text("env", key)
+        text("env", value)
+        if not key or "=" in key:
+            raise SpecError("env", f"{key!r} cannot be the name of a variable")
+    return dict(env)
+
+
+CLOCKS = ("monotonic", "boottime")
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def clock(offsets: Mapping[str, float | str] | None, isolated: tuple[str, ...]) -> dict[str, int]:
+    """{"monotonic": "+1d", "boottime": 3600} -> nanoseconds; needs an own time namespace."""
+    if not offsets:
+        return {}
+    if "time" not in isolated:
+        raise SpecError("clock", "needs a time namespace of its own (isolate='time ...')")
+    result = {}
+    for name, offset in offsets.items():
+        if name not in CLOCKS:
+            raise SpecError("clock", f"{name!r} has no offset; only {' and '.join(CLOCKS)} have. time_namespaces(7)")
+        match = re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*([smhd]?)", str(offset).strip())
+        if not match:
+            raise SpecError("clock", f"{offset!r} is not a number of seconds, nor one with s, m, h or d behind it")
+        result[name] = round(float(match[1]) * _UNITS[match[2]] * 1e9)
+    return result

@@ -1,0 +1,154 @@
+"""Readers of /proc. Each takes ``root``, so that a test can pass a tree of its own.
+
+A process that vanished raises FileNotFoundError or ProcessLookupError, as the kernel does; one that may not be looked
+at raises PermissionError. Source: proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+from nslab.model import KINDS, IdRange, Mount, NamespaceId, ProcessStat
+
+Pid = int | str
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+def read(path: str, root: str = "/proc") -> bytes:
+    """The bytes of ``root``/``path``."""
+    with open(os.path.join(root, path), "rb") as file:
+        return file.read()
+
+
+def stat(pid: Pid = "self", root: str = "/proc") -> ProcessStat:
+    """/proc/PID/stat. The name may hold spaces, parentheses and newlines: it ends at the last parenthesis."""
+    text = read(f"{pid}/stat", root)
+    opening, closing = text.index(b"("), text.rindex(b")")
+    rest = text[closing + 2 :].split()
+    return ProcessStat(
+        pid=int(text[:opening]),
+        name=os.fsdecode(text[opening + 1 : closing]),
+        state=rest[0].decode(),
+        ppid=int(rest[1]),
+        pgrp=int(rest[2]),
+        session=int(rest[3]),
+        start=int(rest[19]),
+    )
+
+
+def status(pid: Pid = "self", root: str = "/proc") -> dict[str, str]:
+    """/proc/PID/status as a dict of str: "Threads", "CapEff", "NSpid", "Seccomp", ..."""
+    lines = os.fsdecode(read(f"{pid}/status", root)).splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def threads(pid: Pid = "self", root: str = "/proc") -> int:
+    """How many threads the process has."""
+    return int(status(pid, root)["Threads"])
+
+
+def capabilities(pid: Pid = "self", root: str = "/proc") -> int:
+    """The effective capabilities, one bit each (bit 21 is CAP_SYS_ADMIN)."""
+    return int(status(pid, root)["CapEff"], 16)
+
+
+def id_map(pid: Pid = "self", which: str = "uid", root: str = "/proc") -> tuple[IdRange, ...]:
+    """/proc/PID/uid_map or gid_map (``which`` is "uid" or "gid"); empty as long as nothing has been written."""
+    lines = read(f"{pid}/{which}_map", root).splitlines()
+    return tuple(IdRange(*(int(field) for field in line.split())) for line in lines)
+
+
+def setgroups(pid: Pid = "self", root: str = "/proc") -> str:
+    """ "allow" or "deny": whether setgroups(2) may be called in the user namespace of the process."""
+    return read(f"{pid}/setgroups", root).decode().strip()
+
+
+def namespace(pid: Pid, kind: str, root: str = "/proc") -> NamespaceId:
+    """The id of the namespace of this kind that the process is in."""
+    info = os.stat(f"{root}/{pid}/ns/{kind}")
+    return NamespaceId(info.st_dev, info.st_ino)
+
+
+def namespaces(pid: Pid = "self", root: str = "/proc") -> dict[str, NamespaceId]:
+    """The ids of all namespaces of the process; a kind that this kernel lacks is left out."""
+    found = {}
+    for kind in KINDS:
+        try:
+            found[kind] = namespace(pid, kind, root)
+        except FileNotFoundError:
+            if not os.path.exists(f"{root}/{pid}/ns"):
+                raise
+    return found
+
+
+def children(pid: Pid = "self", root: str = "/proc") -> list[int]:
+    """The PIDs of the children of all threads of the process, zombies included."""
+    found: list[int] = []
+    for thread in os.listdir(f"{root}/{pid}/task"):
+        found += map(int, read(f"{pid}/task/{thread}/children", root).split())
+    return found
+
+
+def pids(root: str = "/proc") -> Iterator[int]:
+    """Every PID that this /proc shows."""
+    return (int(name) for name in os.listdir(root) if name.isdigit())
+
+
+def pid_behind(pidfd: int, root: str = "/proc") -> int:
+    """The PID, as this /proc numbers it, of the process that a pidfd stands for; -1 once it is gone."""
+    for line in read(f"self/fdinfo/{pidfd}", root).splitlines():
+        if line.startswith(b"Pid:"):
+            return int(line[4:])
+    raise ValueError(f"descriptor {pidfd} is not a pidfd")
+
+
+def mountinfo(pid: Pid = "self", root: str = "/proc") -> tuple[Mount, ...]:
+    """/proc/PID/mountinfo. Fields are split at single spaces, since a source may be empty."""
+    return tuple(_mount(line) for line in read(f"{pid}/mountinfo", root).split(b"\n") if line)
+
+
+def _mount(line: bytes) -> Mount:
+    head, tail = line.split(b" - ", 1)
+    number, parent, device, origin, target, options, *tags = head.split(b" ")
+    fstype, source, super_options = tail.split(b" ", 2)
+    peers = {}
+    for tag in tags:
+        name, _, group = tag.decode().partition(":")
+        peers[name] = int(group or 0)
+    return Mount(
+        id=int(number),
+        parent=int(parent),
+        device=device.decode(),
+        root=_plain(origin),
+        target=_plain(target),
+        options=tuple(options.decode().split(",")),
+        peers=peers,
+        fstype=os.fsdecode(fstype),
+        source=_plain(source),
+        super_options=tuple(_plain(super_options).split(",")),
+    )
+
+
+def _plain(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))
+
+
+def covered(prefix: str = "/proc", pid: Pid = "self", root: str = "/proc") -> list[str]:
+    """Mount points strictly below ``prefix``: what hides parts of /proc from the process."""
+    return [m.target for m in mountinfo(pid, root) if m.target.startswith(prefix + "/")]
+
+
+def subordinate_ids(which: str, names: Mapping[str, None], etc: str = "/etc") -> list[tuple[int, int]]:
+    """(first, count) of each range that /etc/subuid or subgid grants to one of ``names`` (user name or number as text).
+
+    ``which`` is "uid" or "gid". Source: subuid(5).
+    """
+    try:
+        with open(f"{etc}/sub{which}") as file:
+            rows = [line.strip().split(":") for line in file]
+    except OSError:
+        return []
+    return [(int(row[1]), int(row[2])) for row in rows if len(row) == 3 and row[0] in names and row[2] != "0"]

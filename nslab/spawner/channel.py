@@ -1,0 +1,79 @@
+"""Messages between processes: one object and any descriptors, in one datagram of a SOCK_SEQPACKET pair.
+
+Requests are pickled; answers are plain values in marshal's format where they can be. What does not fit (a datagram holds
+at most 212,920 bytes) travels as a sealed memfd. The two ends belong to the same user and trust each other; nothing here
+is ever reachable from elsewhere.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import marshal
+import os
+import pickle
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+LIMIT = 150_000
+MOST_DESCRIPTORS = 250
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends; both close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
+    """Send a message and copies of ``fds``. BrokenPipeError or ConnectionResetError when nobody is at the other end."""
+    payload = b"." + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    if len(payload) <= LIMIT:
+        _send(sock, payload, fds)
+        return
+    with sealed(payload) as memory:
+        _send(sock, b"m", (*fds, memory.fileno()))
+
+
+def send_by_memory(fd: int, payload: bytes) -> None:
+    """Send an encoded message that is too large for a datagram, on a bare descriptor."""
+    with sealed(payload) as memory, socket.socket(fileno=os.dup(fd)) as sock:
+        _send(sock, b"m", (memory.fileno(),))
+
+
+def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[Any, list[int]]:
+    """The next message and its descriptors, which the caller owns from now on; EOFError when the other end is gone."""
+    try:
+        data, ancillary, _, _ = sock.recvmsg(
+            LIMIT + 4096, socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        raise EOFError("the other end is gone") from None
+    if not data:
+        raise EOFError("the other end is gone")
+    fds = array.array("i")
+    for level, kind, block in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(block[: len(block) - len(block) % fds.itemsize])
+    owned = list(fds)
+    if data[:1] == b"m":
+        with os.fdopen(owned.pop(), "rb") as memory:
+            memory.seek(0)
+            data = memory.read()
+    return (marshal.loads(data[1:]) if data[:1] == b"p" else pickle.loads(data[1:])), owned
+
+
+def sealed(payload: bytes) -> Any:
+    """A file object over a memfd with this content, which nobody can change any more."""
+    fd = os.memfd_create("nslab", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    file = os.fdopen(fd, "r+b")
+    file.write(payload)
+    file.flush()
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return file

@@ -1,0 +1,142 @@
+"""The life of a process that the spawner made: run the plan, then look after the work and whatever it leaves behind.
+
+The same code is PID 1 of a new PID namespace and the plain process that supervises a command elsewhere. It reaps orphans,
+passes signals on to the work, reports its exit status, and ends when its channel is closed. Each page that it writes to is
+copied on the way, which costs more than any system call here: so it does little, and with few objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from nslab.ops import Context, Execute, Op
+from nslab.spawner.launch import launch, plain_signals
+from nslab.spawner.messages import Call, Start, Steer
+from nslab.spawner.report import Report
+from nslab.syscalls import guard
+
+PASSED_ON = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
+    signal.SIGCONT,
+)  # fmt: skip
+SIGNALS = (*PASSED_ON, signal.SIGCHLD)
+_SIGCHLD = int(signal.SIGCHLD)
+
+
+def close_others(keep: Iterable[int]) -> None:
+    """Close every descriptor above 2 but these: what the spawner holds is none of its children's business."""
+    low = 3
+    for fd in sorted(set(keep)):
+        if fd >= low:
+            os.closerange(low, fd)
+            low = fd + 1
+    os.closerange(low, 1 << 20)
+
+
+def live(
+    request: Start, context: Context, ops: tuple[Op, ...], mapped: int, signals: int, files: tuple[int, int]
+) -> NoReturn:
+    """Never returns. ``mapped`` is a pipe that ends when the id maps are written (-1: none), ``signals`` the signalfd on
+    which this process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
+    """
+    report = Report(context.fds["reply"])
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
+        function = None
+        if isinstance(request.work, Call):
+            from nslab.spawner import functions
+
+            function = functions.load(context.fds["function"], request.work.path)
+        if mapped >= 0:
+            os.read(mapped, 1)
+            os.close(mapped)
+        for index, op in enumerate(ops):
+            if request.stepwise:
+                report.send("wait", index)
+                report.wait()
+            op.execute(context)
+        main = _start(request, context, report, function)
+        report.send("ready", main)
+        close_others((report.fd, signals))
+        guard.name_process(request.title)
+        _supervise(request, report, main, signals)
+    except BaseException as error:
+        report.failed(error)
+    finally:
+        os._exit(1)
+
+
+def _supervise(request: Start, report: Report, main: int, signals: int) -> NoReturn:
+    poller = select.poll()
+    poller.register(signals, select.POLLIN)
+    poller.register(report.fd, select.POLLHUP)
+    while True:
+        for fd, _ in poller.poll():
+            if fd != signals:
+                os._exit(0)
+            records = os.read(signals, 128 * 32)
+            for number in records[::128]:
+                if number != _SIGCHLD:
+                    _pass_on(number, main)
+        main = _reap(request, report, main)
+
+
+def _pass_on(number: int, main: int) -> None:
+    if main:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(main, number)
+    elif number in (signal.SIGTERM, signal.SIGINT):
+        os._exit(128 + number)
+
+
+def _reap(request: Start, report: Report, main: int) -> int:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            if not request.stay:
+                os._exit(0)
+            return main
+        if pid == 0:
+            return main
+        if pid == main:
+            report.send("exit", status)
+            main = 0
+            if request.lone:
+                os._exit(0)
+
+
+def _start(request: Start, context: Context, report: Report, function: Any) -> int:
+    """Start the work; its PID, 0 when there is none."""
+    work = request.work
+    if work is None:
+        return 0
+    if isinstance(work, Execute):
+        pid = launch(work, context, report)
+    else:
+        pid = os.fork()
+        if pid == 0:
+            _work(work, context, function)
+    return pid
+
+
+def _work(work: Any, context: Context, function: Any) -> NoReturn:
+    from nslab.spawner import functions, steer
+
+    try:
+        plain_signals()
+        if isinstance(work, Steer):
+            close_others([context.fds["steer"]])
+            steer.take_orders(context.fds["steer"], context)
+        functions.run(function, context.fds)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(1)

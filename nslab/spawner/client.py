@@ -1,0 +1,291 @@
+"""The notebook's side: one spawner per process, started at the first need, and a handle for each process it makes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nslab import procfs, trace
+from nslab.errors import NslabError, SpawnerError, SyscallError
+from nslab.model import NamespaceId
+from nslab.ops import IdMaps, Plan
+from nslab.spawner import channel
+from nslab.syscalls import decode
+from nslab.spawner.messages import OpenBorrowed, Start, Work
+
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from nslab.spawner.watchdog import main; main(*map(int, sys.argv[2:]))"
+
+
+class Descriptor:
+    """A descriptor that is owned: closed by close(), at the end of a ``with``, or when nobody holds the object any more."""
+
+    def __init__(self, fd: int):
+        self._fd = fd
+
+    def fileno(self) -> int:
+        if self._fd < 0:
+            raise ValueError("the descriptor is closed")
+        return self._fd
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Descriptor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def readable(self) -> bool:
+        """Whether there is something to read; for a pidfd, whether the process has ended."""
+        poller = select.poll()
+        poller.register(self.fileno(), select.POLLIN)
+        return bool(poller.poll(0))
+
+
+class Child:
+    """A process that the spawner made, and what it has said so far. Dropping the handle ends the process.
+
+    ``pid`` is its PID; ``work_pid`` that of the command or function that it runs, as it numbers it. ``status`` is the wait
+    status of the work, ``gone`` that of the process itself.
+    """
+
+    def __init__(self, reply: socket.socket):
+        self.reply = reply
+        self.pid = 0
+        self._pidfd: Descriptor | None = None
+        self.ready = False
+        self.waiting: int | None = None
+        self.work_pid = 0
+        self.status: int | None = None
+        self.gone: int | None = None
+        self.error: BaseException | None = None
+        self.steps: list[trace.Step] = []
+        self._lock = threading.RLock()
+
+    def advance(self, timeout: float | None = None) -> bool:
+        """Take the next message; False when none came within ``timeout`` seconds (None: for ever)."""
+        with self._lock:
+            if self.gone is not None:
+                return False
+            poller = select.poll()
+            poller.register(self.reply, select.POLLIN)
+            if not poller.poll(None if timeout is None else max(0, timeout * 1000)):
+                return False
+            try:
+                message, _ = channel.receive(self.reply)
+            except EOFError:
+                message = ([], "gone", int(signal.SIGKILL))
+                self.error = self.error or SpawnerError("the spawner ended; whatever it had made is gone with it.")
+            self._take(message)
+            return True
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        calls, word, value = message
+        for call in calls:
+            step = decode.step(*call)
+            self.steps.append(step)
+            trace.emit(step)
+        if word == "made":
+            self.pid = value
+        elif word == "wait":
+            self.waiting = value
+        elif word == "ready":
+            self.ready, self.work_pid = True, value
+        elif word == "failed":
+            self.error = value
+            if isinstance(value, SyscallError):
+                value.steps = tuple(step for step in self.steps if not step.errno)
+        elif word == "exit":
+            self.status = value
+        elif word == "gone":
+            self.gone = value
+            self.reply.close()
+
+    @property
+    def pidfd(self) -> Descriptor | None:
+        """A descriptor that stands for the process; None when it is gone."""
+        if self._pidfd is None:
+            self.wait_for(lambda: self.pid or self.gone is not None)
+            self._pidfd = self._open(self.pid)
+        return self._pidfd
+
+    def work_pidfd(self) -> Descriptor | None:
+        """The same for the work, of a process that is not in a PID namespace of its own; None when that has ended."""
+        return self._open(self.work_pid)
+
+    def _open(self, pid: int) -> Descriptor | None:
+        if self.gone is not None or not pid:
+            return None
+        try:
+            opened = Descriptor(os.pidfd_open(pid))
+        except ProcessLookupError:
+            return None
+        while self.advance(0):  # its number is nobody else's as long as its end has not been told
+            pass
+        return None if self.gone is not None or (pid == self.work_pid and self.status is not None) else opened
+
+    def wait_for(self, condition: Callable[[], Any], timeout: float | None = None) -> bool:
+        """Take messages until ``condition()`` holds or all is over; whether it holds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not condition():
+            left = None if deadline is None else deadline - time.monotonic()
+            if (left is not None and left <= 0) or (self.gone is not None and not condition()):
+                return bool(condition())
+            self.advance(left)
+        return True
+
+    def settle(self) -> None:
+        """Wait until the plan is done; raise what it failed with."""
+        self.wait_for(lambda: self.ready or self.error)
+        if self.error:
+            self.wait_for(lambda: self.gone is not None, 5)
+            raise self.error
+        if not self.ready:
+            raise SpawnerError(f"the new process ended before it was ready (wait status {self.gone}).")
+
+    def go_on(self) -> None:
+        """Let a plan that runs op by op do the op that it waits before."""
+        self.waiting = None
+        with contextlib.suppress(BrokenPipeError):
+            channel.send(self.reply, ("go",))
+
+    def end(self) -> None:
+        """End the process and all below it, and return when nothing of it is left."""
+        if self.gone is not None:
+            return
+        if pidfd := self.pidfd:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+        self.wait_for(lambda: self.gone is not None, 5)
+
+
+class Spawner:
+    """The connection to a spawner (and, for an ordinary user, to the one in the borrowed user namespace)."""
+
+    def __init__(self) -> None:
+        self.client = os.getpid()
+        self.control, theirs = channel.pair()
+        self.log = os.fdopen(os.memfd_create("nslab-log", os.MFD_CLOEXEC), "r+b")
+        folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        with theirs:
+            command = [sys.executable, "-I", "-S", "-c", _BOOT, folder, str(theirs.fileno()), str(self.client)]
+            self.watchdog = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log, start_new_session=True,
+                pass_fds=[theirs.fileno()],
+            )  # fmt: skip
+        self.machine: Mapping[str, NamespaceId] = procfs.namespaces()
+        self._borrowed: socket.socket | None = None
+        self._borrowed_child: Child | None = None
+        self.borrowed: IdMaps | None = None  # the maps of the borrowed user namespace, once there is one
+        self._lock = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        return self.client == os.getpid() and self.watchdog.poll() is None
+
+    def start(
+        self, plan: Plan, *, work: Work = None, fds: Mapping[str, Any], title: str = "nslab-run", borrowed: bool = False,
+        lone: bool = False, stay: bool = False, stepwise: bool = False,
+    ) -> Child:  # fmt: skip
+        """Ask for a process. ``fds`` are the descriptors that plan and work need, by name; they stay the caller's."""
+        mine, theirs = channel.pair()
+        child = Child(mine)
+        with theirs:
+            everything = {"reply": theirs, **fds}
+            request = Start(plan, work, tuple(everything), title, lone, stay, stepwise)
+            self._send(self._borrowed if borrowed else self.control, request, everything)
+        return child
+
+    def borrow(self, maps: IdMaps) -> None:
+        """Have the user namespace of an ordinary user, with a spawner inside; once."""
+        with self._lock:
+            if self._borrowed:
+                return
+            mine, theirs = channel.pair()
+            control, far = channel.pair()
+            child = Child(mine)
+            with theirs, far:
+                self._send(self.control, OpenBorrowed(maps), {"reply": theirs, "control": far})
+            child.wait_for(lambda: child.pid or child.error)
+            if child.error:
+                control.close()
+                raise child.error
+            self._borrowed, self._borrowed_child, self.borrowed = control, child, maps
+
+    def _send(self, sock: socket.socket | None, message: Any, fds: Mapping[str, Any]) -> None:
+        numbers = [fd.fileno() if hasattr(fd, "fileno") else fd for fd in fds.values()]
+        try:
+            if sock is None:
+                raise BrokenPipeError
+            channel.send(sock, message, numbers)
+        except (BrokenPipeError, ConnectionResetError):
+            raise SpawnerError(f"the spawner is gone; the next call starts a new one.\n{self.words()}") from None
+
+    def words(self) -> str:
+        """What the spawner wrote to its standard error: nothing, as long as all is well."""
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def pids(self) -> set[int]:
+        """The PIDs of the watchdog and what it keeps: the spawner, and the one in the borrowed user namespace."""
+        found = {self.watchdog.pid}
+        with contextlib.suppress(OSError):
+            found |= {*procfs.children(self.watchdog.pid)}
+        if self._borrowed_child:
+            found.add(self._borrowed_child.pid)
+        return found
+
+    def close(self) -> None:
+        """End the spawner and everything it made, and return when they are gone."""
+        self.control.close()
+        if self._borrowed:
+            self._borrowed.close()
+        if self.client == os.getpid():
+            self.watchdog.wait()
+        self.log.close()
+
+
+_current: Spawner | None = None
+_starting = threading.Lock()
+
+
+def ensure() -> Spawner:
+    """The spawner of this process, started now if there is none or the last one died."""
+    global _current
+    with _starting:
+        if _current is None or not _current.alive:
+            if _current is not None and _current.client == os.getpid():
+                _current.close()
+            if not sys.executable:
+                raise NslabError("sys.executable is empty: nslab needs the path of this Python to start its spawner.")
+            _current = Spawner()
+        return _current
+
+
+def running_pids() -> set[int]:
+    """The PIDs of this process's watchdog and spawners; empty when there are none."""
+    return _current.pids() if _current is not None and _current.alive else set()
+
+
+def shutdown() -> None:
+    """End this process's spawner, if there is one, with everything it made."""
+    global _current
+    with _starting:
+        if _current is not None:
+            _current.close()
+            _current = None

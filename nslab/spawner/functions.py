@@ -1,0 +1,85 @@
+"""Python functions that run inside: shipped by cloudpickle, with the value or the exception shipped back."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from nslab.errors import NslabError
+
+
+def dump(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
+    """The function and its arguments as bytes; needs cloudpickle, which stays out of the spawner."""
+    import cloudpickle
+
+    payload: bytes = cloudpickle.dumps((function, tuple(args), kwargs))
+    return payload
+
+
+def load(fd: int, path: Sequence[str]) -> Callable[[], Any]:
+    """Read a dumped function, before any namespace is entered, so that its modules come from the machine's own files."""
+    sys.path[:] = path
+    function, args, kwargs = pickle.loads(_read(fd))
+    return lambda: function(*args, **kwargs)
+
+
+def run(function: Callable[[], Any], fds: dict[str, int]) -> NoReturn:
+    """Call it, leave the pickled outcome in the descriptor "result", and end, whatever happens."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.dup2(fds[name], number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+    status = 0
+    try:
+        payload = outcome(function)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        with os.fdopen(fds["result"], "wb") as file:
+            file.write(payload)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 1
+    finally:
+        os._exit(status)
+
+
+def outcome(function: Callable[[], Any]) -> bytes:
+    """(True, value) or (False, exception, text of its traceback), pickled, by value where it must be."""
+    try:
+        parts: tuple[Any, ...] = (True, function())
+    except BaseException as error:
+        import traceback
+
+        parts = (False, error, traceback.format_exc())
+    try:
+        return pickle.dumps(parts)
+    except Exception:
+        pass
+    try:
+        import cloudpickle
+
+        payload: bytes = cloudpickle.dumps(parts)
+        return payload
+    except Exception as error:
+        what = type(parts[1]).__name__
+        text = parts[2] if not parts[0] else ""
+        return pickle.dumps((False, NslabError(f"the {what} that it returned cannot be sent back: {error}"), text))
+
+
+def value(payload: bytes) -> Any:
+    """The value of an outcome; raises its exception, with the traceback from inside as a note."""
+    if not payload:
+        raise NslabError("the function ended its process without an answer")
+    ok, result, *rest = pickle.loads(payload)
+    if ok:
+        return result
+    result.add_note("inside:\n" + rest[0])
+    raise result
+
+
+def _read(fd: int) -> bytes:
+    with os.fdopen(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,79 @@
+"""Starting a program as a child of this process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import termios
+from collections.abc import Mapping
+
+from nslab import syscalls
+from nslab.ops import Context, Execute
+from nslab.spawner.report import Report
+from nslab.syscalls import guard
+
+# Python ignores SIGPIPE and SIGXFSZ, the spawner ignores what a terminal sends; a program expects the defaults.
+DEFAULTS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
+
+
+def plain_signals() -> None:
+    """In a new process: default actions, nothing blocked."""
+    for number in DEFAULTS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def launch(work: Execute, context: Context, report: Report) -> int:
+    """Start ``work`` with the descriptors "stdin", "stdout" and "stderr"; its PID. SyscallError when it cannot start."""
+    if work.cwd is not None:
+        guard.quietly_chdir(work.cwd)
+    path = find(work.argv[0], work.env)
+    if work.before or work.terminal:
+        return _by_fork(path, work, context, report)
+    streams = [(os.POSIX_SPAWN_DUP2, context.fds[name], number) for number, name in enumerate(("stdin", "stdout", "stderr"))]
+    return syscalls.posix_spawn(
+        path, work.argv, work.env, file_actions=streams, setsid=True, setsigdef=DEFAULTS, setsigmask=()
+    )
+
+
+def find(name: str, env: Mapping[str, str]) -> str:
+    """The path of a program, looked up in PATH as this process sees the files."""
+    if "/" not in name:
+        for folder in (env.get("PATH") or os.defpath).split(":"):
+            path = os.path.join(folder or ".", name)
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return path
+    return name
+
+
+def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
+    """The longer way, for what has to be done between fork and execve."""
+    failed, alive = os.pipe2(os.O_CLOEXEC)
+    pid = syscalls.fork()
+    if pid:
+        os.close(alive)
+        with os.fdopen(failed, "rb") as pipe:
+            if pipe.read():  # a word means that it did not come as far as execve; it has said why
+                os._exit(1)
+        return pid
+    try:
+        plain_signals()
+        report.calls.clear()
+        syscalls.setsid()
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            os.dup2(context.fds[name], number)
+        if work.terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for op in work.before:
+            op.execute(context)
+        report.send("execve", path)
+        os.execve(path, work.argv, work.env)
+    except OSError as error:
+        report.failed(guard.failure("execve", (path, work.argv), error.errno or 0, path=path) if error.filename == path else error)
+        os.write(alive, b"!")
+    except BaseException as error:
+        report.failed(error)
+        os.write(alive, b"!")
+    finally:
+        os._exit(127)

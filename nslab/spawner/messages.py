@@ -1,0 +1,59 @@
+"""What is said between the notebook, the spawner, and the processes that the spawner makes.
+
+Requests go to the spawner, with the descriptor "reply" among their descriptors: one end of a channel of its own, on which
+all that belongs to this request is answered. An answer is (calls made since the last one, word, value):
+
+    "made", pid              from the spawner: the process is there
+    "wait", index            before op number ``index`` of a plan that runs op by op; the answer is any message
+    "ready", pid             every op of the plan is done, and the work (if any) runs: its PID as the new process knows it
+    "failed", exception      an op or the start of the work failed; nothing of it is left
+    "exit", status           the work ended, with a wait status
+    "gone", status           from the spawner, and the last: the process is gone, and all below it
+
+Closing one's end of that channel ends the process and all that it started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nslab.ops import Execute, IdMaps, Plan
+
+
+@dataclass(frozen=True)
+class Call:
+    """Run a pickled Python function (descriptor "function") and leave its pickled outcome in "result"."""
+
+    path: tuple[str, ...]  # the sys.path of the caller, to find modules on
+
+
+@dataclass(frozen=True)
+class Steer:
+    """Take orders, one by one, from the descriptor "steer"."""
+
+
+Work = Execute | Call | Steer | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """Make a process by ``plan``, and let it do ``work``. ``fds`` names the descriptors of the message, in order.
+
+    ``lone``: it ends, and all below it, when the work does. ``stay``: it remains when there is nothing left below it.
+    """
+
+    plan: Plan
+    work: Work
+    fds: tuple[str, ...]
+    title: str
+    lone: bool = False
+    stay: bool = False
+    stepwise: bool = False
+
+
+@dataclass(frozen=True)
+class OpenBorrowed:
+    """Make a user namespace with these maps and a second spawner inside; descriptors "reply" and "control"."""
+
+    maps: IdMaps
+    fds: tuple[str, ...] = ("reply", "control")

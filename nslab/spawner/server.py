@@ -1,0 +1,167 @@
+"""The spawner: one thread, which makes processes in new namespaces and itself enters none.
+
+It stays in the machine's net, mnt, pid and ipc namespaces. What has to be entered is entered by a child, since there is no
+way back out of a user namespace. For an ordinary user there is a second one of the same kind that was born inside the
+user namespace that nslab borrows, and likewise never leaves it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import select
+import socket
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from nslab import procfs, syscalls
+from nslab.errors import NslabError, SyscallError
+from nslab.model import KINDS, NamespaceId
+from nslab.ops import Context, IdMaps, NewNamespaces
+from nslab.spawner import channel, child
+from nslab.spawner.launch import find
+from nslab.spawner.messages import OpenBorrowed, Start
+from nslab.spawner.reaper import Reaper
+from nslab.spawner.report import portable, tell
+from nslab.syscalls import guard
+
+
+class Server:
+    """Serves the requests that come on ``control`` until it is closed or the watchdog dies; then ends all it made."""
+
+    def __init__(self, control: socket.socket, watchdog: int, machine: Mapping[str, NamespaceId]):
+        self.control = control
+        self.watchdog = watchdog  # a pidfd
+        self.machine = machine
+        self.children: dict[int, int] = {}  # PID -> the descriptor on which it is answered
+        self.reaper = Reaper()
+        self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.files[1], self.files[1]))
+        self.signals = syscalls.signalfd(child.SIGNALS)
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+
+    def serve(self) -> NoReturn:
+        gc.collect()
+        gc.freeze()  # what is here now is never looked at again, so that children share its pages
+        gc.disable()
+        poller = select.poll()
+        for fd in (self.control, self.signals, self.watchdog):
+            poller.register(fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poller.poll()}
+            if self.watchdog in ready:
+                break
+            if self.signals in ready:
+                os.read(self.signals, 128 * 64)
+                self.reap()
+            if self.control.fileno() in ready:
+                try:
+                    message, fds = channel.receive(self.control)
+                except EOFError:
+                    break
+                self.handle(message, dict(zip(message.fds, fds, strict=True)))
+        self.reaper.end_orphans()
+        os._exit(0)
+
+    def handle(self, message: Start | OpenBorrowed, fds: dict[str, int]) -> None:
+        """Answer one request; whatever goes wrong is told on its reply channel."""
+        reply = fds["reply"]
+        calls = guard.collect()
+        try:
+            if isinstance(message, OpenBorrowed):
+                pid = self.open_borrowed(message, fds)
+            else:
+                pid = self.start(message, fds)
+        except (NslabError, OSError) as error:
+            tell(reply, calls, "failed", portable(error))
+            tell(reply, [], "gone", 0)
+            os.close(reply)
+        else:
+            self.children[pid] = reply
+            tell(reply, calls, "made", pid)
+        finally:
+            for name, fd in fds.items():
+                if name != "reply":
+                    os.close(fd)
+
+    def start(self, request: Start, fds: dict[str, int]) -> int:
+        """Make the process; what the plan says after NewNamespaces is done in it."""
+        ops = request.plan.ops
+        at = next((index for index, op in enumerate(ops) if isinstance(op, NewNamespaces)), -1)
+        new = ops[at] if at >= 0 else None
+        kinds = new.kinds if isinstance(new, NewNamespaces) else ()
+        maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
+        context = Context(self.machine, fds, kinds)
+        mapped, written = os.pipe() if maps else (-1, -1)
+        try:
+            pid = new.execute(context) if new and kinds else syscalls.fork()
+            if pid == 0:
+                child.live(request, context, ops[at + 1 :], mapped, self.signals, self.files)
+            if maps:
+                self.write_maps(pid, maps)
+                os.write(written, b"!")
+        except BaseException:
+            self.reaper.end_orphans(self.children)
+            raise
+        finally:
+            for fd in (mapped, written):
+                if fd >= 0:
+                    os.close(fd)
+        return pid
+
+    def write_maps(self, pid: int, maps: IdMaps) -> None:
+        """Write the id maps of the new user namespace that process ``pid`` is in, from outside it."""
+        if maps.helpers:
+            self.write_by_helper("newuidmap", pid, maps.uid)
+            self.write_by_helper("newgidmap", pid, maps.gid)
+            return
+        if maps.setgroups == "deny" and procfs.setgroups(pid) != "deny":
+            syscalls.write_file(f"/proc/{pid}/setgroups", "deny")
+        syscalls.write_file(f"/proc/{pid}/uid_map", IdMaps.text(maps.uid))
+        syscalls.write_file(f"/proc/{pid}/gid_map", IdMaps.text(maps.gid))
+
+    def write_by_helper(self, tool: str, pid: int, ranges: Any) -> None:
+        """newuidmap(1) or newgidmap(1): setuid programs that check /etc/subuid or /etc/subgid."""
+        path = find(tool, dict(os.environ))
+        argv = [tool, str(pid), *(str(number) for line in ranges for number in line)]
+        helper = syscalls.posix_spawn(path, argv, os.environ)
+        if os.waitpid(helper, 0)[1] != 0:
+            raise SyscallError(tool, tuple(argv[1:]), 1, "it refused the map: no_new_privs, or not in /etc/subuid or subgid.")
+
+    def open_borrowed(self, request: OpenBorrowed, fds: dict[str, int]) -> int:
+        """Start the second server inside a new user namespace."""
+        mapped, written = os.pipe()
+        pid = syscalls.clone3(KINDS["user"].flag)
+        if pid == 0:
+            child.close_others([fds["control"], self.watchdog, mapped])
+            os.read(mapped, 1)
+            os.close(mapped)
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
+            guard.name_process("nslab-borrowed")
+            Server(socket.socket(fileno=fds["control"]), self.watchdog, self.machine).serve()
+        try:
+            self.write_maps(pid, request.maps)
+            os.write(written, b"!")
+        except BaseException:
+            self.reaper.end_orphans(self.children)
+            raise
+        finally:
+            os.close(mapped)
+            os.close(written)
+        return pid
+
+    def reap(self) -> None:
+        """Bury the dead; whatever outlives the process that was to look after it is ended first."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            reply = self.children.pop(pid, None)
+            if reply is not None:
+                self.reaper.end_orphans(self.children)
+                tell(reply, [], "gone", status)
+                os.close(reply)

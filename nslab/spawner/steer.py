@@ -1,0 +1,89 @@
+"""A process that takes orders, one at a time: what nslab.process() steers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, NoReturn
+
+from nslab import syscalls
+from nslab.syscalls import guard
+from nslab.errors import NslabError
+from nslab.ops import Context, Execute, Op
+from nslab.spawner import channel, functions
+from nslab.spawner.launch import launch
+from nslab.spawner.report import Report
+
+
+def take_orders(fd: int, context: Context) -> NoReturn:
+    """Obey until the channel is closed. Each order is (verb, argument, names of its descriptors)."""
+    guard.name_process("nslab-process")
+    sock = socket.socket(fileno=fd)
+    report = Report(fd)
+    _greet(sock)
+    while True:
+        try:
+            (verb, argument, names), fds = channel.receive(sock)
+        except EOFError:
+            os._exit(0)
+        context.fds = dict(zip(names, fds, strict=True))
+        try:
+            answer = VERBS[verb](argument, context, report)
+        except (NslabError, OSError) as error:
+            report.failed(error)
+        else:
+            report.send("done", answer)
+        finally:
+            for name, number in context.fds.items():
+                if name != "steer":
+                    os.close(number)
+
+
+def _greet(sock: socket.socket) -> None:
+    """Say who is here: the PID that this process knows, and a pidfd from which others learn theirs."""
+    pidfd = os.pidfd_open(os.getpid())
+    channel.send(sock, ([], "hello", os.getpid()), (pidfd,))
+    os.close(pidfd)
+
+
+def _op(op: Op, context: Context, report: Report) -> Any:
+    return op.execute(context)
+
+
+def _fork(_: None, context: Context, report: Report) -> int:
+    pid = syscalls.fork()
+    if pid:
+        return pid
+    own = context.fds.pop("channel")
+    os.close(report.fd)
+    take_orders(own, context)
+
+
+def _run(work: Execute, context: Context, report: Report) -> int:
+    here = os.getcwd()
+    pid = launch(work, context, report)
+    if work.cwd is not None:
+        os.chdir(here)
+    for name in list(context.fds):
+        os.close(context.fds.pop(name))
+    report.send("ready", pid)
+    return os.waitpid(pid, 0)[1]
+
+
+def _call(path: tuple[str, ...], context: Context, report: Report) -> bytes:
+    return functions.outcome(functions.load(context.fds["function"], path))
+
+
+def _read(path: str, context: Context, report: Report) -> str:
+    return syscalls.read_file(path)
+
+
+def _wait(pid: int, context: Context, report: Report) -> tuple[int, int]:
+    return os.waitpid(pid, 0)
+
+
+def _kill(order: tuple[int, int], context: Context, report: Report) -> None:
+    syscalls.kill(*order)
+
+
+VERBS = {"op": _op, "fork": _fork, "run": _run, "call": _call, "read": _read, "wait": _wait, "kill": _kill}

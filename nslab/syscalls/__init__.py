@@ -1,0 +1,28 @@
+"""One function is one system call, under the kernel's name and with its order of arguments; there is no policy here.
+
+Each call is recorded as a Step and raises SyscallError, with a hint, when the kernel says no. The numbers are those of
+x86-64 and aarch64. Calls that change what a namespace holds are only made in processes of the spawner: in a notebook or
+a plain script they raise Refused, since there they would change the machine itself. Use ``nslab.process()``, or
+``call()`` of a Process or Container, to make them.
+"""
+
+from nslab.syscalls.files import read_file, write_file
+from nslab.syscalls.guard import allow, allowed
+from nslab.syscalls.ids import setgroups, setresgid, setresuid
+from nslab.syscalls.decode import MOUNT_FLAGS
+from nslab.syscalls.mounts import chroot, mount, mount_flags, pivot_root, umount2
+from nslab.syscalls.names import sethostname, setdomainname, uname
+from nslab.syscalls.nsfs import NS_GET_NSTYPE, NS_GET_OWNER_UID, NS_GET_PARENT, NS_GET_USERNS
+from nslab.syscalls.nsfs import ns_get_nstype, ns_get_owner_uid, ns_get_parent, ns_get_userns
+from nslab.syscalls.processes import (
+    PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG, chdir, clone, clone3, fork, kill, pidfd_open,
+    pidfd_send_signal, posix_spawn, prctl, setns, setsid, signalfd, unshare,
+)  # fmt: skip
+
+__all__ = [
+    "MOUNT_FLAGS", "NS_GET_NSTYPE", "NS_GET_OWNER_UID", "NS_GET_PARENT", "NS_GET_USERNS", "PR_SET_CHILD_SUBREAPER",
+    "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "allow", "allowed", "chdir", "chroot", "clone", "clone3", "fork",
+    "kill", "mount", "mount_flags", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_userns", "pidfd_open",
+    "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "setdomainname", "setgroups", "sethostname",
+    "setns", "setresgid", "setresuid", "setsid", "signalfd", "umount2", "uname", "unshare", "write_file",
+]  # fmt: skip

@@ -1,0 +1,96 @@
+"""How the arguments of each call are printed. The process that makes a call keeps them raw; whoever reads it decodes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from signal import Signals
+from typing import Any
+
+from nslab.model import KINDS
+from nslab.trace import Step
+
+CLONE_FLAGS = {kind.symbol: kind.flag for kind in KINDS.values()} | {"SIGCHLD": 17}
+MOUNT_FLAGS = {
+    "MS_RDONLY": 0x1, "MS_NOSUID": 0x2, "MS_NODEV": 0x4, "MS_NOEXEC": 0x8, "MS_REMOUNT": 0x20, "MS_NOATIME": 0x400,
+    "MS_BIND": 0x1000, "MS_MOVE": 0x2000, "MS_REC": 0x4000, "MS_UNBINDABLE": 0x20000, "MS_PRIVATE": 0x40000,
+    "MS_SLAVE": 0x80000, "MS_SHARED": 0x100000,
+}  # fmt: skip
+UMOUNT_FLAGS = {"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
+PRCTL_OPTIONS = {1: "PR_SET_PDEATHSIG", 4: "PR_SET_DUMPABLE", 15: "PR_SET_NAME", 36: "PR_SET_CHILD_SUBREAPER"}
+NSFS_REQUESTS = {0xB701: "NS_GET_USERNS", 0xB702: "NS_GET_PARENT", 0xB703: "NS_GET_NSTYPE", 0xB704: "NS_GET_OWNER_UID"}
+
+Decoder = Callable[[Any], str]
+
+
+def bits(names: Mapping[str, int]) -> Decoder:
+    """Decode a bit mask: "A|B|0x100", "0" for none."""
+
+    def decode(value: int) -> str:
+        found = [name for name, bit in names.items() if value & bit == bit]
+        rest = value
+        for name in found:
+            rest &= ~names[name]
+        return "|".join(found + ([hex(rest)] if rest or not found else []))
+
+    return decode
+
+
+def one_of(names: Mapping[int, str]) -> Decoder:
+    """Decode a number that has a name."""
+    return lambda value: names.get(value, str(value))
+
+
+def text(value: Any) -> str:
+    """A string as in C: NULL for None, quoted otherwise."""
+    return "NULL" if value is None else repr(os.fsdecode(value) if isinstance(value, bytes) else value)
+
+
+def fd(value: Any) -> str:
+    return f"fd {value}"
+
+
+def words(value: Any) -> str:
+    return repr(list(value))
+
+
+def signals(value: Any) -> str:
+    return "|".join(Signals(number).name for number in value) if isinstance(value, Sequence) else Signals(value).name
+
+
+_clone, _mount = bits(CLONE_FLAGS), bits(MOUNT_FLAGS)
+
+DECODERS: Mapping[str, tuple[Decoder, ...]] = {
+    "clone3": (_clone,),
+    "clone": (_clone,),
+    "unshare": (_clone,),
+    "setns": (fd, _clone),
+    "mount": (text, text, text, _mount, text),
+    "umount2": (text, bits(UMOUNT_FLAGS)),
+    "pivot_root": (text, text),
+    "chroot": (text,),
+    "chdir": (text,),
+    "sethostname": (text, str),
+    "setdomainname": (text, str),
+    "write": (text, text),
+    "read": (text,),
+    "execve": (text, words),
+    "posix_spawn": (text, words),
+    "prctl": (one_of(PRCTL_OPTIONS), str),
+    "ioctl": (fd, one_of(NSFS_REQUESTS)),
+    "kill": (str, signals),
+    "pidfd_send_signal": (fd, signals),
+    "signalfd": (signals,),
+    "setgroups": (words,),
+}
+
+
+def arguments(call: str, raw: Sequence[Any]) -> tuple[str, ...]:
+    """The arguments of a call as text, in its order."""
+    decoders = DECODERS.get(call, ())
+    return tuple(decoders[i](value) if i < len(decoders) else str(value) for i, value in enumerate(raw))
+
+
+def step(call: str, raw: Sequence[Any], result: Any, errno: int, start: float, duration: float, pid: int, why: str) -> Step:
+    """The Step of a call that was recorded raw."""
+    return Step(call, arguments(call, raw), result, errno, start, duration, pid, why)

@@ -1,0 +1,135 @@
+"""The seam through which every system call of nslab passes: the permission to change things, the errno, the record.
+
+Calls are recorded raw and decoded where they are read: a child of the spawner makes them between fork and execve, where
+each object that it touches costs a copied page.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nslab import trace
+from nslab.errors import Refused, SyscallError
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+# Calls for which the C library has no wrapper; the rest of the numbers is its business.
+_NUMBERS = {
+    "x86_64": {"clone": 56, "pivot_root": 155},
+    "aarch64": {"clone": 220, "pivot_root": 41},
+}.get(os.uname().machine, {})
+CLONE3 = 435
+CLONE, PIVOT_ROOT = _NUMBERS.get("clone", -1), _NUMBERS.get("pivot_root", -1)
+
+_allowed = False
+_implied = ""
+_command_line = (0, 0)  # address and length
+_raw: list[tuple[Any, ...]] | None = None
+
+
+def allow() -> None:
+    """Permit state-changing calls in this process and its children; the spawner says this, nobody else."""
+    global _allowed
+    _allowed = True
+
+
+def allowed() -> bool:
+    """Whether this process may make calls that change a namespace."""
+    return _allowed
+
+
+def implied(reason: str) -> None:
+    """Mark the steps from here on as made for ``reason``, without having been asked for; "" ends that."""
+    global _implied
+    _implied = reason
+
+
+def collect() -> list[tuple[Any, ...]]:
+    """From here on, in this whole process, put every call into the list returned, raw, and nowhere else."""
+    global _raw
+    _raw = []
+    return _raw
+
+
+def refuse_here(call: str) -> None:
+    """Raise Refused unless this is a process made by the spawner."""
+    if not _allowed:
+        raise Refused(
+            f"{call}: not in this process (PID {os.getpid()}): it is in the machine's own namespaces, runs your notebook, and "
+            f"could not come back.\n  what to do: p = nslab.process(); p.{call}(...), or p.call(function)."
+        )
+
+
+def failure(call: str, raw: Sequence[Any], errno: int, **facts: Any) -> SyscallError:
+    """The SyscallError for ``call``, with the hint that fits this moment."""
+    from nslab.hints import explain  # neither is needed as long as nothing fails
+    from nslab.syscalls.decode import arguments
+
+    return SyscallError(call, arguments(call, raw), errno, explain(call, errno, **facts))
+
+
+def invoke(call: str, raw: tuple[Any, ...], function: Callable[..., int], *given: Any, **facts: Any) -> int:
+    """Call a C function that answers -1 and errno, and record it with ``raw`` as its arguments."""
+    start = time.time()
+    result = function(*given)
+    error = ctypes.get_errno() if result == -1 else 0
+    record(call, raw, None if error else result, error, start)
+    if error:
+        raise failure(call, raw, error, **facts)
+    return result
+
+
+def invoke_python(call: str, raw: tuple[Any, ...], function: Callable[..., Any], *given: Any, **facts: Any) -> Any:
+    """The same for a function of Python's os module, which raises OSError."""
+    start = time.time()
+    try:
+        result = function(*given)
+    except OSError as error:
+        number = error.errno or 0
+        record(call, raw, None, number, start)
+        raise failure(call, raw, number, **facts) from None
+    record(call, raw, result if isinstance(result, int) else 0, 0, start)
+    return result
+
+
+def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, start: float) -> None:
+    """Record a call: raw where that is wanted, else as a Step in the traces that are open."""
+    entry = (call, raw, result, errno, start, time.time() - start, os.getpid(), _implied)
+    if _raw is not None:
+        _raw.append(entry)
+    else:
+        from nslab.syscalls.decode import step
+
+        trace.emit(step(*entry))
+
+
+def name_process(title: str) -> None:
+    """A name (at most 15 bytes) and a command line for ps; not recorded, since it changes nothing that anybody asks about."""
+    name = title.encode()[:15]
+    buffer = ctypes.create_string_buffer(name)
+    libc.prctl(15, ctypes.addressof(buffer), 0, 0, 0)  # PR_SET_NAME
+    if _command_line[1] > len(name):
+        ctypes.memmove(_command_line[0], name.ljust(_command_line[1], b"\0"), _command_line[1])
+
+
+def own_command_line() -> None:
+    """Find where this process keeps its command line, which name_process() then overwrites; proc(5), fields 48 and 49."""
+    global _command_line
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    if start:
+        _command_line = (start, end - start)
+
+
+def quietly_chdir(path: str) -> None:
+    """The working directory for a command, which its own step names."""
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise failure("chdir", (path,), error.errno or 0, path=path) from None

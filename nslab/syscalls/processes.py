@@ -1,0 +1,142 @@
+"""Making, joining and signalling: clone3, unshare, setns, pidfds, prctl."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal as signals
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nslab.syscalls.guard import CLONE, CLONE3, failure, invoke, invoke_python, libc, record, refuse_here
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36
+_SIGCHLD = int(signals.SIGCHLD)
+
+libc.unshare.argtypes = [ctypes.c_int]
+libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
+libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
+    ]
+
+
+def clone3(flags: int) -> int:
+    """A new process in new namespaces: its PID in the parent, 0 in the child.
+
+    ``flags`` are CLONE_NEW* bits; the exit signal SIGCHLD is added. EPERM without privilege and without CLONE_NEWUSER,
+    ENOSPC at a limit of namespaces, ENOSYS or EPERM under some seccomp filters. Source: clone(2).
+    """
+    refuse_here("clone3")
+    arguments = _CloneArgs(flags=flags, exit_signal=_SIGCHLD)
+    start = time.time()
+    pid: int = libc.syscall(CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
+    return _cloned("clone3", flags, pid, start)
+
+
+def clone(flags: int) -> int:
+    """As clone3, by the older call, which knows every kind but time. Source: clone(2)."""
+    refuse_here("clone")
+    start = time.time()
+    pid: int = libc.syscall(CLONE, ctypes.c_ulong(flags | _SIGCHLD), None, None, None, None)
+    return _cloned("clone", flags, pid, start)
+
+
+def _cloned(call: str, flags: int, pid: int, start: float) -> int:
+    if pid == 0:
+        return 0
+    error = ctypes.get_errno() if pid == -1 else 0
+    record(call, (flags,), None if error else pid, error, start)
+    if error:
+        raise failure(call, (flags,), error, flags=flags)
+    return pid
+
+
+def fork() -> int:
+    """A copy of the calling process: its PID in the parent, 0 in the child.
+
+    ENOMEM when the PID namespace for children has lost its init, EAGAIN at a limit of processes. Source: fork(2).
+    """
+    refuse_here("fork")
+    start = time.time()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        record("fork", (), None, error.errno or 0, start)
+        raise failure("fork", (), error.errno or 0) from None
+    if pid:
+        record("fork", (), pid, 0, start)
+    return pid
+
+
+def unshare(flags: int) -> None:
+    """Move the calling process (for pid and time: its next children) into new namespaces. Source: unshare(2)."""
+    refuse_here("unshare")
+    invoke("unshare", (flags,), libc.unshare, flags, flags=flags)
+
+
+def setns(fd: int, nstype: int) -> None:
+    """Join the namespace behind ``fd``, or with a pidfd those of its process named by ``nstype``. Source: setns(2)."""
+    refuse_here("setns")
+    invoke("setns", (fd, nstype), libc.setns, fd, nstype, flags=nstype, fd=fd)
+
+
+def prctl(option: int, value: int) -> None:
+    """The few options of prctl(2) that nslab uses (PR_SET_* above)."""
+    invoke("prctl", (option, value), libc.prctl, option, value, 0, 0, 0)
+
+
+def setsid() -> None:
+    """Become the leader of a new session without a terminal. EPERM for a group leader. Source: setsid(2)."""
+    invoke_python("setsid", (), os.setsid)
+
+
+def chdir(path: str) -> None:
+    """Change the working directory. Source: chdir(2)."""
+    invoke_python("chdir", (path,), os.chdir, path)
+
+
+def posix_spawn(path: str, argv: Sequence[str], env: Mapping[str, str], **options: Any) -> int:
+    """Start a program in a new process and return its PID: the library's vfork and execve in one.
+
+    ``options`` are those of os.posix_spawn. The errno is that of the execve. Source: posix_spawn(3).
+    """
+    start = time.time()
+    try:
+        pid = os.posix_spawn(path, argv, env, **options)
+    except OSError as error:
+        record("posix_spawn", (path, tuple(argv)), None, error.errno or 0, start)
+        raise failure("posix_spawn", (path, tuple(argv)), error.errno or 0, path=path) from None
+    record("posix_spawn", (path, tuple(argv)), pid, 0, start)
+    return pid
+
+
+def kill(pid: int, signal: int) -> None:
+    """Send a signal by number of the process; ESRCH when there is none. Source: kill(2)."""
+    invoke_python("kill", (pid, signal), os.kill, pid, signal)
+
+
+def signalfd(numbers: Sequence[int]) -> int:
+    """Block these signals and return a descriptor on which they are read instead (128 bytes each, the number first).
+
+    A child inherits both, and reads its own signals from it. Source: signalfd(2).
+    """
+    signals.pthread_sigmask(signals.SIG_BLOCK, numbers)
+    mask = (ctypes.c_uint64 * 16)(sum(1 << (number - 1) for number in numbers))
+    raw = (tuple(int(number) for number in numbers),)
+    return invoke("signalfd", raw, libc.signalfd, -1, ctypes.byref(mask), os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor that stands for the process, whoever gets its number later. Source: pidfd_open(2)."""
+    return int(invoke_python("pidfd_open", (pid,), os.pidfd_open, pid))
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Send a signal to the process behind a pidfd; ESRCH once it is gone. Source: pidfd_send_signal(2)."""
+    invoke_python("pidfd_send_signal", (pidfd, signal), signals.pidfd_send_signal, pidfd, signal)
