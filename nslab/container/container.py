@@ -21,7 +21,7 @@ from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink, Streams
 from nslab.namespaces.view import NamespacesOf, machine_ids
 from nslab.ops import Execute, Plan, spec
-from nslab.spawner import Call, Child, Spawner, channel, ensure, functions
+from nslab.spawner import Call, Child, channel, ensure, functions
 from nslab.trace import Trace, emit_script, record
 
 
@@ -84,8 +84,7 @@ class Container:
             isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
             clock=clock, proc=proc,
         )  # fmt: skip
-        spawner = ensure()
-        self._begin(spawner, Plan(request.ops(spawner)), request.kinds)
+        self._begin(request)
         with record(self.trace):
             self._child = self._start(stepwise=False)
             try:
@@ -95,13 +94,15 @@ class Container:
                 raise
         self._running()
 
-    def _begin(self, spawner: Spawner, plan: Plan, kinds: tuple[str, ...]) -> None:
-        self._spawner, self._plan, self.kinds = spawner, plan, kinds
-        self._borrowed = plans.is_borrowed(plan)
-        self._entered: list[weakref.ref[Child]] = []
-        self._kept: list[Child] = []
-        self._script = _Script(plan)
+    def _begin(self, request: Request) -> None:
         self.trace = Trace()
+        self.kinds = request.kinds
+        self._spawner = ensure()
+        with record(self.trace):
+            self._plan = Plan(request.ops(self._spawner))
+        self._borrowed = plans.is_borrowed(self._plan)
+        self._kept: list[Child] = []  # what entered, and may have left something behind
+        self._script = _Script(self._plan)
         self.trace.add_script(self._script)
         emit_script(self._script)
 
@@ -265,9 +266,7 @@ class Stepper(Container):
     def __init__(self, name: str = "", **options: Any):
         self.name = spec.text("name", name)
         request = Request.checked(**options)
-        spawner = ensure()
-        self._begin(spawner, Plan(request.ops(spawner)), request.kinds)
-        self.done = 0
+        self._begin(request)
         with record(self.trace):
             self._child = self._start(stepwise=True)
             self._child.wait_for(self._paused)

@@ -69,11 +69,11 @@ def borrow(spawner: Spawner) -> Op | None:
     if spawner.borrowed is None:
         maps = borrowable()
         try:
-            spawner.borrow(maps)
+            spawner.borrow(maps, WHY_BORROWED)
         except SyscallError:
             if not maps.helpers:
                 raise
-            spawner.borrow(_own())  # newuidmap(1) is there but may not: no_new_privs, a container without setuid files
+            spawner.borrow(_own(), WHY_BORROWED)  # newuidmap(1) is there but may not: no_new_privs, a container without setuid files
     assert spawner.borrowed
     return Borrow(spawner.borrowed, implied=WHY_BORROWED)
 

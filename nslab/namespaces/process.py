@@ -272,6 +272,7 @@ class _Order(Child):
 
     def __init__(self, process: Process):
         super().__init__(process._sock)
+        self.pid = process.pid
         self._process = process
 
     def _take(self, message: tuple[Any, ...]) -> None:
@@ -303,10 +304,12 @@ def process(*, as_: str | None = None) -> Process:
     Started by root it becomes nobody (65534); a user name instead of "ordinary" makes it that user.
     """
     spawner = ensure()
+    trace = Trace()
     ops: list[Op] = []
     borrowed = False
     if as_ is None:
-        op = privilege.borrow(spawner)
+        with record(trace):
+            op = privilege.borrow(spawner)
         borrowed = op is not None
         ops += [op] if op else []
     elif privilege.is_privileged():
@@ -315,7 +318,6 @@ def process(*, as_: str | None = None) -> Process:
         raise SpecError("as_", "only root can make a process of another user; as_='ordinary' is you, without anything added")
     shown = tuple(ops)
     ops.append(Adopt(implied="what it starts ends with it"))
-    trace = Trace()
     mine, theirs = channel.pair()
     with theirs, record(trace):
         child = spawner.start(Plan(tuple(ops)), work=Steer(), fds={"steer": theirs}, title="nslab-keeper", borrowed=borrowed)

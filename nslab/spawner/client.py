@@ -75,6 +75,8 @@ class Child:
         self.gone: int | None = None
         self.error: BaseException | None = None
         self.steps: list[trace.Step] = []
+        self._early: list[tuple[Any, ...]] = []
+        self.why = ""  # marks every step as implied, for this reason
         self._lock = threading.RLock()
 
     def advance(self, timeout: float | None = None) -> bool:
@@ -91,13 +93,20 @@ class Child:
             except EOFError:
                 message = ([], "gone", int(signal.SIGKILL))
                 self.error = self.error or SpawnerError("the spawner ended; whatever it had made is gone with it.")
-            self._take(message)
+            early = self._early
+            early.append(message)
+            if self.pid or message[1] in ("made", "gone"):  # the new process may speak before the spawner says that it is there
+                early.sort(key=lambda each: each[1] != "made")
+                while early:
+                    self._take(early.pop(0))
             return True
 
     def _take(self, message: tuple[Any, ...]) -> None:
         calls, word, value = message
         for call in calls:
             step = decode.step(*call)
+            if self.why:
+                step = step._replace(implied=self.why)
             self.steps.append(step)
             trace.emit(step)
         if word == "made":
@@ -151,7 +160,7 @@ class Child:
 
     def settle(self) -> None:
         """Wait until the plan is done; raise what it failed with."""
-        self.wait_for(lambda: self.ready or self.error)
+        self.wait_for(lambda: (self.ready and self.pid) or self.error)
         if self.error:
             self.wait_for(lambda: self.gone is not None, 5)
             raise self.error
@@ -211,14 +220,15 @@ class Spawner:
             self._send(self._borrowed if borrowed else self.control, request, everything)
         return child
 
-    def borrow(self, maps: IdMaps) -> None:
-        """Have the user namespace of an ordinary user, with a spawner inside; once."""
+    def borrow(self, maps: IdMaps, why: str) -> None:
+        """Have the user namespace of an ordinary user, with a spawner inside; once. Its steps are marked ``why``."""
         with self._lock:
             if self._borrowed:
                 return
             mine, theirs = channel.pair()
             control, far = channel.pair()
             child = Child(mine)
+            child.why = why
             with theirs, far:
                 self._send(self.control, OpenBorrowed(maps), {"reply": theirs, "control": far})
             child.wait_for(lambda: child.pid or child.error)
