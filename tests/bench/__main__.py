@@ -1,7 +1,7 @@
 """Side by side: nslab and what it is measured against, in one run, taking turns; printed as ratios with their limits.
 
-`make bench`, or python -m tests.bench [--json] [--only PART]. Absolute times are those of this machine today; the limits
-are on ratios, or on what a person would notice. It ends with status 1 when a limit is not held.
+`make bench`, or python -m tests.bench [--json] [--only PART]. Absolute times are those of this machine today; limits
+are on ratios, or on what a person would notice. It ends with status 1 when one is not held.
 """
 
 from __future__ import annotations
