@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nslab.container import Container, Stepper, run
     from nslab.errors import (
-        CommandError, CommandTimeout, DeadNamespace, NslabError, Refused, SpawnerError, SpecError, SyscallError, Unavailable,
+        CommandError,
+        CommandTimeout,
+        DeadNamespace,
+        NslabError,
+        Refused,
+        SpawnerError,
+        SpecError,
+        SyscallError,
+        Unavailable,
     )  # fmt: skip
     from nslab.machines import doctor
     from nslab.namespaces import Namespace, Process, Result, process
@@ -42,7 +50,11 @@ _HOME = {
     "syscalls": "", "ops": "",
 }  # fmt: skip
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = [
+    "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Process", "Refused", "Result",
+    "SpawnerError", "SpecError", "Stepper", "SyscallError", "Trace", "Unavailable", "doctor", "draw", "ops", "process",
+    "record", "run", "syscalls",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

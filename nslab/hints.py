@@ -7,8 +7,23 @@ the fact that broke it, and what to do. An empty string means that the errno say
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from errno import (
-    EACCES, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, ENOEXEC, ENOMEM, ENOSPC, ENOSYS, ENOTDIR, EPERM, ERANGE, ESRCH, EUSERS,
+    EACCES,
+    EBUSY,
+    EINVAL,
+    ENAMETOOLONG,
+    ENODEV,
+    ENOENT,
+    ENOEXEC,
+    ENOMEM,
+    ENOSPC,
+    ENOSYS,
+    ENOTDIR,
+    EPERM,
+    ERANGE,
+    ESRCH,
+    EUSERS,
 )  # fmt: skip
 from typing import Any
 
@@ -163,8 +178,8 @@ def _id_map(errno: int, path: str = "", text: str = "", **_: Any) -> str:
     pid = path.split("/")[2]
     if errno == EINVAL:
         return (
-            "a line is three numbers, INSIDE OUTSIDE COUNT with COUNT above 0; no two lines may overlap on either side; at most "
-            "340 lines, in one write of less than a page; every OUTSIDE must be mapped here. user_namespaces(7)"
+            "a line is three numbers, INSIDE OUTSIDE COUNT with COUNT above 0; no two lines may overlap on either side; at "
+            "most 340 lines, in one write of less than a page; every OUTSIDE must be mapped here. user_namespaces(7)"
         )
     if errno != EPERM:
         return ""
@@ -217,8 +232,8 @@ def _mount(errno: int, fstype: str = "", target: str = "", source: str = "", **_
         return f"{fstype} can be mounted only with an own {needs[fstype]} namespace (isolate='... {needs[fstype]}')."
     if errno == EPERM:
         return (
-            "mounting needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace, and in a user namespace only "
-            "some filesystem types may be mounted.\nwhat to do: make a mount namespace first: unshare('mnt'). mount_namespaces(7)"
+            "mounting needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace, and in a user namespace "
+            "only some filesystem types may be mounted.\nwhat to do: unshare('mnt') first, to have a mount namespace. mount_namespaces(7)"
         )
     if errno == ENODEV:
         return f"this kernel has no filesystem type {fstype!r}: see /proc/filesystems."
@@ -284,7 +299,7 @@ def _fork(errno: int, **_: Any) -> str:
     return _dead_init() if errno == ENOMEM else ""
 
 
-_RULES = {
+_RULES: dict[str, Callable[..., str]] = {
     "unshare": _new,
     "clone3": _new,
     "clone": _new,

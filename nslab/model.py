@@ -37,7 +37,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("uts", 0x04000000, "CLONE_NEWUTS", "host name and NIS domain name", "uts", False, "2.6.19",
              "uts_namespaces(7)", "--uts", "#56B4E9", "note"),
         Kind("ipc", 0x08000000, "CLONE_NEWIPC", "System V IPC and POSIX message queues", "ipc", False, "2.6.19",
-             "ipc_namespaces(7)", "--ipc", "#009E73", "cds"),
+             "ipc_namespaces(7)", "--ipc", "#009E73", "cylinder"),
         Kind("pid", 0x20000000, "CLONE_NEWPID", "process ids", "pid_for_children", True, "2.6.24",
              "pid_namespaces(7)", "--pid", "#F0E442", "ellipse"),
         Kind("net", 0x40000000, "CLONE_NEWNET", "interfaces, addresses, routes, ports", "net", False, "2.6.29",
@@ -72,7 +72,7 @@ class IdRange(NamedTuple):
 
     inside: int
     outside: int
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count() is hidden, and not missed
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from nslab.errors import SpecError
 from nslab.namespaces import privilege
 from nslab.namespaces.privilege import MapRequest
 from nslab.ops import (
-    Adopt, BecomeRoot, Borrow, Execute, IdMaps, Join, MountProc, NewNamespaces, NewTime, Op, Plan, SetDomainname,
-    SetHostname, SetIds, SetPropagation, spec,
+    Adopt,
+    BecomeRoot,
+    Borrow,
+    Execute,
+    IdMaps,
+    Join,
+    MountProc,
+    NewNamespaces,
+    NewTime,
+    Op,
+    Plan,
+    SetDomainname,
+    SetHostname,
+    SetIds,
+    SetPropagation,
+    spec,
 )  # fmt: skip
 from nslab.spawner import Spawner
 
@@ -43,7 +56,11 @@ class Request:
         """The same, or SpecError: nothing has been made yet."""
         kinds = spec.kinds(isolate)
         gid = gid_map if gid_map is not None else uid_map if isinstance(uid_map, str) else "single"
-        for argument, value, default in (("uid_map", uid_map, "single"), ("gid_map", gid, "single"), ("setgroups", setgroups, None)):
+        for argument, value, default in (
+            ("uid_map", uid_map, "single"),
+            ("gid_map", gid, "single"),
+            ("setgroups", setgroups, None),
+        ):
             if value != default and "user" not in kinds:
                 raise SpecError(argument, "needs a user namespace of its own (isolate='user ...')")
         for argument, value in (("uid_map", uid_map), ("gid_map", gid)):

@@ -6,7 +6,7 @@ they write.
 """
 
 from nslab.namespaces.handle import Namespace
-from nslab.namespaces.process import Process, process
 from nslab.namespaces.running import Result, Running
+from nslab.namespaces.steered import Process, process
 
 __all__ = ["Namespace", "Process", "Result", "Running", "process"]

@@ -6,6 +6,7 @@ made: nslab borrows one, once, and says so in the trace.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -35,10 +36,8 @@ def subordinate(which: str) -> list[tuple[int, int]]:
     import pwd
 
     names = {str(os.getuid()): None}
-    try:
+    with contextlib.suppress(KeyError):  # a user without a name
         names[pwd.getpwuid(os.getuid()).pw_name] = None
-    except KeyError:  # a user without a name
-        pass
     return procfs.subordinate_ids(which, names)
 
 
@@ -73,7 +72,9 @@ def borrow(spawner: Spawner) -> Op | None:
         except SyscallError:
             if not maps.helpers:
                 raise
-            spawner.borrow(_own(), WHY_BORROWED)  # newuidmap(1) is there but may not: no_new_privs, a container without setuid files
+            spawner.borrow(
+                _own(), WHY_BORROWED
+            )  # newuidmap(1) is there but may not: no_new_privs, a container without setuid files
     assert spawner.borrowed
     return Borrow(spawner.borrowed, implied=WHY_BORROWED)
 
@@ -121,4 +122,6 @@ def _translate(argument: str, which: str, line: IdRange, around: tuple[IdRange, 
     if len(around) == 1:
         rule = f"may write one line, of length 1, that maps the own {which} ({own}); {tuple(line)} is something else"
         raise SpecError(argument, f"an ordinary user without subordinate ids {rule}. user_namespaces(7)")
-    raise SpecError(argument, f"{tuple(line)} lies outside the own {which} ({own}) and the subordinate ranges in /etc/sub{which}")
+    raise SpecError(
+        argument, f"{tuple(line)} lies outside the own {which} ({own}) and the subordinate ranges in /etc/sub{which}"
+    )

@@ -198,9 +198,7 @@ def complete(
     return result.check() if check else result
 
 
-def _pump(
-    child: Child, streams: Streams, collector: Collector, data: bytes | None, deadline: float | None, lone: bool
-) -> bool:
+def _pump(child: Child, streams: Streams, collector: Collector, data: bytes | None, deadline: float | None, lone: bool) -> bool:
     """Carry bytes to and fro until the command has ended; False when the deadline came first."""
     poller = select.poll()
     poller.register(child.reply, select.POLLIN)

@@ -12,7 +12,7 @@ from nslab.ops.names import SetDomainname, SetHostname
 from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime, Setns, Unshare, WriteFile
 
 __all__ = [
-    "Adopt", "BecomeRoot", "Borrow", "Chdir", "Chroot", "Context", "Execute", "IdMaps", "Join", "Mount", "MountProc", "NewNamespaces",
-    "NewTime", "Op", "PivotRoot", "Plan", "SetDomainname", "SetHostname", "SetIds", "SetPropagation", "Setns",
+    "Adopt", "BecomeRoot", "Borrow", "Chdir", "Chroot", "Context", "Execute", "IdMaps", "Join", "Mount", "MountProc",
+    "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "SetDomainname", "SetHostname", "SetIds", "SetPropagation", "Setns",
     "Umount", "Unshare", "WriteFile",
 ]  # fmt: skip

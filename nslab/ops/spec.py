@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +70,7 @@ def id_ranges(argument: str, lines: Iterable[Any]) -> tuple[IdRange, ...]:
         raise SpecError(argument, f"has {len(ranges)} lines; the kernel takes at most {MAX_LINES}. user_namespaces(7)")
     for side in ("inside", "outside"):
         order = sorted(ranges, key=lambda line: getattr(line, side))
-        for one, two in zip(order, order[1:], strict=False):
+        for one, two in itertools.pairwise(order):
             if getattr(one, side) + one.count > getattr(two, side):
                 raise SpecError(argument, f"{tuple(one)} and {tuple(two)} overlap {side}. user_namespaces(7)")
     return tuple(ranges)

@@ -32,8 +32,8 @@ class Picture:
         except (graphviz.ExecutableNotFound, subprocess.CalledProcessError) as error:
             raise Unavailable(f"drawing needs graphviz's dot: {error}", HOW_TO_GET_DOT) from None
         svg = source[source.index("<svg") :]
-        head = f'<title>{escape(self.title)}</title><desc>{escape(self.text)}</desc>'
-        return re.sub(r"(<svg[^>]*>)", lambda match: f'{match[1]}{head}', svg, count=1)
+        head = f"<title>{escape(self.title)}</title><desc>{escape(self.text)}</desc>"
+        return re.sub(r"(<svg[^>]*>)", lambda match: f"{match[1]}{head}", svg, count=1)
 
     def save(self, path: str | Path) -> None:
         """Write it to a file: .svg, .png, .dot or .txt."""
@@ -55,7 +55,8 @@ class Picture:
         try:
             html = f'<div style="max-width:100%;overflow-x:auto">{self.svg}</div>{table}'
         except Unavailable as missing:
-            html = f"<pre>{escape(self.text)}</pre><div>(as text, since {escape(missing.requirement.split(':')[0])}; {HOW_TO_GET_DOT})</div>"
+            why = escape(f"(as text: {missing.requirement.split(':')[0]}; {missing.how_to_get_it})")
+            html = f"<pre>{escape(self.text)}</pre><div>{why}</div>"
         return {"text/plain": f"{self.title}\n\n{self.text}", "text/html": html}
 
     def __str__(self) -> str:

@@ -40,9 +40,7 @@ def close_others(keep: Iterable[int]) -> None:
     os.closerange(low, 1 << 20)
 
 
-def live(
-    request: Start, context: Context, ops: tuple[Op, ...], mapped: int, signals: int, files: tuple[int, int]
-) -> NoReturn:
+def live(request: Start, context: Context, ops: tuple[Op, ...], mapped: int, signals: int, files: tuple[int, int]) -> NoReturn:
     """Never returns. ``mapped`` is a pipe that ends when the id maps are written (-1: none), ``signals`` the signalfd on
     which this process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
     """

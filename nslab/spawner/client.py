@@ -19,8 +19,8 @@ from nslab.errors import NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
 from nslab.ops import IdMaps, Plan
 from nslab.spawner import channel
-from nslab.syscalls import decode
 from nslab.spawner.messages import OpenBorrowed, Start, Work
+from nslab.syscalls import decode
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from nslab.spawner.watchdog import main; main(*map(int, sys.argv[2:]))"
 

@@ -32,9 +32,7 @@ def launch(work: Execute, context: Context, report: Report) -> int:
     if work.before or work.terminal:
         return _by_fork(path, work, context, report)
     streams = [(os.POSIX_SPAWN_DUP2, context.fds[name], number) for number, name in enumerate(("stdin", "stdout", "stderr"))]
-    return syscalls.posix_spawn(
-        path, work.argv, work.env, file_actions=streams, setsid=True, setsigdef=DEFAULTS, setsigmask=()
-    )
+    return syscalls.posix_spawn(path, work.argv, work.env, file_actions=streams, setsid=True, setsigdef=DEFAULTS, setsigmask=())
 
 
 def find(name: str, env: Mapping[str, str]) -> str:
@@ -70,7 +68,9 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         report.send("execve", path)
         os.execve(path, work.argv, work.env)
     except OSError as error:
-        report.failed(guard.failure("execve", (path, work.argv), error.errno or 0, path=path) if error.filename == path else error)
+        report.failed(
+            guard.failure("execve", (path, work.argv), error.errno or 0, path=path) if error.filename == path else error
+        )
         os.write(alive, b"!")
     except BaseException as error:
         report.failed(error)

@@ -69,10 +69,7 @@ class Server:
         reply = fds["reply"]
         calls = guard.collect()
         try:
-            if isinstance(message, OpenBorrowed):
-                pid = self.open_borrowed(message, fds)
-            else:
-                pid = self.start(message, fds)
+            pid = self.open_borrowed(message, fds) if isinstance(message, OpenBorrowed) else self.start(message, fds)
         except (NslabError, OSError) as error:
             tell(reply, calls, "failed", portable(error))
             tell(reply, [], "gone", 0)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from nslab import syscalls
-from nslab.syscalls import guard
 from nslab.errors import NslabError
 from nslab.ops import Context, Execute, Op
 from nslab.spawner import channel, functions
 from nslab.spawner.launch import launch
 from nslab.spawner.report import Report
+from nslab.syscalls import guard
 
 
 def take_orders(fd: int, context: Context) -> NoReturn:
@@ -86,4 +87,12 @@ def _kill(order: tuple[int, int], context: Context, report: Report) -> None:
     syscalls.kill(*order)
 
 
-VERBS = {"op": _op, "fork": _fork, "run": _run, "call": _call, "read": _read, "wait": _wait, "kill": _kill}
+VERBS: dict[str, Callable[..., Any]] = {
+    "op": _op,
+    "fork": _fork,
+    "run": _run,
+    "call": _call,
+    "read": _read,
+    "wait": _wait,
+    "kill": _kill,
+}

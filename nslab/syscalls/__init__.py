@@ -6,17 +6,40 @@ a plain script they raise Refused, since there they would change the machine its
 ``call()`` of a Process or Container, to make them.
 """
 
+from nslab.syscalls.decode import MOUNT_FLAGS
 from nslab.syscalls.files import read_file, write_file
 from nslab.syscalls.guard import allow, allowed
 from nslab.syscalls.ids import setgroups, setresgid, setresuid
-from nslab.syscalls.decode import MOUNT_FLAGS
 from nslab.syscalls.mounts import chroot, mount, mount_flags, pivot_root, umount2
-from nslab.syscalls.names import sethostname, setdomainname, uname
-from nslab.syscalls.nsfs import NS_GET_NSTYPE, NS_GET_OWNER_UID, NS_GET_PARENT, NS_GET_USERNS
-from nslab.syscalls.nsfs import ns_get_nstype, ns_get_owner_uid, ns_get_parent, ns_get_userns
+from nslab.syscalls.names import setdomainname, sethostname, uname
+from nslab.syscalls.nsfs import (
+    NS_GET_NSTYPE,
+    NS_GET_OWNER_UID,
+    NS_GET_PARENT,
+    NS_GET_USERNS,
+    ns_get_nstype,
+    ns_get_owner_uid,
+    ns_get_parent,
+    ns_get_userns,
+)
 from nslab.syscalls.processes import (
-    PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_PDEATHSIG, chdir, clone, clone3, fork, kill, pidfd_open,
-    pidfd_send_signal, posix_spawn, prctl, setns, setsid, signalfd, unshare,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PR_SET_NAME,
+    PR_SET_PDEATHSIG,
+    chdir,
+    clone,
+    clone3,
+    fork,
+    kill,
+    pidfd_open,
+    pidfd_send_signal,
+    posix_spawn,
+    prctl,
+    setns,
+    setsid,
+    signalfd,
+    unshare,
 )  # fmt: skip
 
 __all__ = [

@@ -108,7 +108,7 @@ def posix_spawn(path: str, argv: Sequence[str], env: Mapping[str, str], **option
     """
     start = time.time()
     try:
-        pid = os.posix_spawn(path, argv, env, **options)
+        pid = os.posix_spawn(path, tuple(argv), env, **options)
     except OSError as error:
         record("posix_spawn", (path, tuple(argv)), None, error.errno or 0, start)
         raise failure("posix_spawn", (path, tuple(argv)), error.errno or 0, path=path) from None

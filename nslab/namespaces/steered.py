@@ -19,8 +19,22 @@ from nslab.namespaces.handle import Namespace
 from nslab.namespaces.running import Result, Sink
 from nslab.namespaces.view import NamespacesOf, machine_ids
 from nslab.ops import (
-    Adopt, Chdir, Chroot, Execute, Mount, Op, PivotRoot, Plan, SetDomainname, SetHostname, SetIds, Setns, Umount, Unshare,
-    WriteFile, spec,
+    Adopt,
+    Chdir,
+    Chroot,
+    Execute,
+    Mount,
+    Op,
+    PivotRoot,
+    Plan,
+    SetDomainname,
+    SetHostname,
+    SetIds,
+    Setns,
+    Umount,
+    Unshare,
+    WriteFile,
+    spec,
 )  # fmt: skip
 from nslab.spawner import Child, Descriptor, Steer, channel, ensure, functions
 from nslab.syscalls import decode
@@ -108,7 +122,12 @@ class Process:
         self.do(SetDomainname(spec.text("name", name)))
 
     def mount(
-        self, source: str | None, target: str, fstype: str | None = None, flags: str | Iterable[str] = (), data: str | None = None
+        self,
+        source: str | None,
+        target: str,
+        fstype: str | None = None,
+        flags: str | Iterable[str] = (),
+        data: str | None = None,
     ) -> None:
         """mount(2); ``flags`` are names of MS_* bits: "MS_REC|MS_PRIVATE" or a list of them."""
         names = tuple(flags.replace("|", " ").split() if isinstance(flags, str) else flags)
