@@ -231,9 +231,7 @@ def cgroups() -> Counter[str]:
     own = [line.split(":", 2)[2] for line in _lines("/proc/self/cgroup")]
     found = [folder for folder, _, _ in os.walk("/sys/fs/cgroup")]
     return Counter(
-        f"cgroup {folder}"
-        for folder in found
-        if "nslab" in folder or any(f"{path}/" in folder for path in own if path != "/")
+        f"cgroup {folder}" for folder in found if "nslab" in folder or any(f"{path}/" in folder for path in own if path != "/")
     )
 
 

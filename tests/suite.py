@@ -90,13 +90,9 @@ def _arguments() -> argparse.Namespace:
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
     parser = argparse.ArgumentParser(prog="python -m tests.suite", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="only the first tier: units and the kernel, as who you are"
-    )
+    parser.add_argument("--quick", action="store_true", help="only the first tier: units and the kernel, as who you are")
     parser.add_argument("--tier", action="append", metavar="NAME", help="only this tier (a pattern; may be repeated)")
-    parser.add_argument(
-        "--deps", choices=["install"], help="as root on Debian, fetch the packages that some tests need"
-    )
+    parser.add_argument("--deps", choices=["install"], help="as root on Debian, fetch the packages that some tests need")
     args = parser.parse_args(own)
     args.pytest = rest
     return args

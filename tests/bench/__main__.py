@@ -44,9 +44,7 @@ def one_shot(who: str) -> Iterator[Row]:
     """A whole container from nothing: made, /bin/true run in it, gone."""
     import nslab
 
-    contenders: dict[str, Callable[[], list[float]]] = {
-        "nslab": lambda: timed(lambda: nslab.run(["/bin/true"], isolate=KINDS))
-    }
+    contenders: dict[str, Callable[[], list[float]]] = {"nslab": lambda: timed(lambda: nslab.run(["/bin/true"], isolate=KINDS))}
     missing = {}
     with tempfile.TemporaryDirectory() as folder:
         if shutil.which("cc"):

@@ -53,9 +53,7 @@ def free_port() -> int:
 
 def own_home(folder: Path) -> dict[str, str]:
     """Variables that keep a server's settings, runtime files and history inside ``folder``."""
-    places = {
-        name: folder / name.lower() for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    }
+    places = {name: folder / name.lower() for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
     unwanted = ("JUPYTER_", "XDG_", "DISPLAY", "WAYLAND_DISPLAY")

@@ -25,7 +25,15 @@ class Notebook:
         # A workspace of its own: none of the tabs of the test before.
         page.goto(f"{server.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={server.token}")
         page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext", timeout=60_000)
-        self.kernel_id: str = page.evaluate(
+        self.kernel_id = self.wait_for_kernel()
+
+    @property
+    def kernel_pid(self) -> int:
+        return self.server.kernel_pid(self.kernel_id)
+
+    def wait_for_kernel(self) -> str:
+        """The id of the notebook's kernel, once that answers."""
+        kernel: str = self.page.evaluate(
             """async () => {
                 const w = jupyterapp.shell.currentWidget;
                 await w.context.ready;
@@ -34,10 +42,10 @@ class Notebook:
                 return w.sessionContext.session.kernel.id;
             }"""
         )
-
-    @property
-    def kernel_pid(self) -> int:
-        return self.server.kernel_pid(self.kernel_id)
+        self.page.wait_for_function(
+            "() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=60_000
+        )
+        return kernel
 
     def command(self, name: str, *, wait: bool = True) -> Any:
         """One of JupyterLab's commands; what it gives, or at once."""
@@ -54,9 +62,7 @@ class Notebook:
 
     def cells(self) -> list[dict[str, Any]]:
         """The notebook as JupyterLab has it now: in the format of the file."""
-        found: list[dict[str, Any]] = self.page.evaluate(
-            "() => jupyterapp.shell.currentWidget.context.model.toJSON().cells"
-        )
+        found: list[dict[str, Any]] = self.page.evaluate("() => jupyterapp.shell.currentWidget.context.model.toJSON().cells")
         return found
 
     def errors(self) -> list[str]:

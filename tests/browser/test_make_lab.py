@@ -28,9 +28,7 @@ def make_lab(checkout: Path, home: Path, *variables: str, env: dict[str, str], b
     command = [*before, "make", "lab", "OPEN=no", *variables]
     log = home / "make-lab.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=checkout, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=checkout, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         printed = wait_until(
             lambda: re.search(r"http://\S+token=\w+", log.read_text()) or process.poll() is not None, 200, log.read_text
@@ -54,9 +52,7 @@ def status(url: str) -> int:
 
 def listening(port: int) -> set[str]:
     """The addresses, as /proc/net writes them, on which somebody listens at this port."""
-    lines = [
-        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-    ]
+    lines = [line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
     return {words[1].split(":")[0] for words in lines if words[3] == "0A" and int(words[1].split(":")[1], 16) == port}
 
 

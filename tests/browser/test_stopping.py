@@ -46,3 +46,4 @@ def test_a_restart_leaves_nothing(server, open_notebook):
     notebook.command("notebook:restart-kernel", wait=False)
     notebook.page.locator(".jp-Dialog .jp-mod-accept").click()
     assert everything.left(10) == []
+    notebook.wait_for_kernel()
