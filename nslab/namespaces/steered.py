@@ -233,9 +233,10 @@ class Process:
         """What nslab.draw() shows of it."""
         return NamespaceMap(machine_ids(), (self.membership(),))
 
-    def membership(self, title: str = "process") -> Membership:
+    def membership(self) -> Membership:
+        """What a picture shows of it."""
         facts = {"host name": self.gethostname()}
-        return self.namespaces.membership(title, ("user",) if self._borrowed else (), facts)
+        return self.namespaces.membership("steered process", ("user",) if self._borrowed else (), facts)
 
     def _number_for(self, other: Process) -> int:
         """The PID by which ``other`` knows this process."""
