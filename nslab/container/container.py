@@ -48,8 +48,9 @@ def run(
         isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
         clock=clock, proc=proc,
     )  # fmt: skip
-    work = plans.work(command, env=env, cwd=cwd if cwd is not None else os.getcwd(), user=user, tty=tty)
     spawner = ensure()
+    here = os.getcwd()
+    work = plans.work(command, env=env, cwd=cwd or (here if here != spawner.cwd else None), user=user, tty=tty)
     plan = Plan(request.ops(spawner), work)
     emit_script(plan)
 

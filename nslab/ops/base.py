@@ -75,10 +75,13 @@ class Execute:
     terminal: bool = False
 
     def shell(self) -> str:
+        """One line; text for sh stands in parentheses as it is, without another layer of quotes, where it can."""
         text = shlex.join(self.argv)
         for op in reversed(self.before):
             text = op.wrap(text)
-        return f"cd {shlex.quote(self.cwd)}\n{text}" if self.cwd else text
+        if not self.before and self.argv[:2] == ("/bin/sh", "-c") and not set("\n#") & set(self.argv[2]):
+            text = f"({self.argv[2]})"
+        return f"(cd {shlex.quote(self.cwd)} && {text})" if self.cwd else text
 
 
 @dataclass(frozen=True)

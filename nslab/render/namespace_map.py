@@ -92,7 +92,7 @@ def _namespace(graph: graphviz.Digraph, name: str, kind: str, inode: int, whose:
 
 
 def _text(data: NamespaceMap) -> str:
-    heads = ["kind", "the machine", *(member.title for member in data.members)]
+    heads = ["kind", "the machine", *(f"{member.title} (PID {member.pid})" for member in data.members)]
     rows = [
         [kind, str(identity.ino), *(_cell(member, kind) for member in data.members)] for kind, identity in data.machine.items()
     ]

@@ -188,6 +188,7 @@ class Spawner:
 
     def __init__(self) -> None:
         self.client = os.getpid()
+        self.cwd = os.getcwd()  # and so that of everything it starts, unless told otherwise
         self.control, theirs = channel.pair()
         self.log = os.fdopen(os.memfd_create("nslab-log", os.MFD_CLOEXEC), "r+b")
         folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
