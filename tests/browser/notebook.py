@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Any
-
-from playwright.sync_api import Page
+from typing import TYPE_CHECKING, Any
 
 from tests.browser.jupyter import Server
+
+if TYPE_CHECKING:  # slow to import, and every tier collects this folder
+    from playwright.sync_api import Page
 
 TALLEST = 16_000  # pixels that Chromium still draws at once
 PAGE = 1_600  # pixels of one picture that a person can look at
