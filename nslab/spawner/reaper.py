@@ -35,20 +35,29 @@ class Reaper:
             for pid in orphans:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-            for pid in orphans:
-                if not _reaped(pid):
-                    stuck.add(pid)
+            if not _buried(orphans):
+                stuck.update(orphans)
 
 
-def _reaped(pid: int) -> bool:
+def _buried(pids: list[int]) -> bool:
+    """Reap those that have ended, waiting up to a second for the first; False when none has.
+
+    Whichever is first, not one after the other: a PID 1 ends only when every process of its namespace has been reaped,
+    and those that entered it are our children, not its own.
+    """
+    poller = select.poll()
+    held: dict[int, int] = {}
     try:
-        pidfd = os.pidfd_open(pid)
-        try:
-            if not select.select([pidfd], [], [], 1)[0]:
-                return False
-        finally:
-            os.close(pidfd)
-        os.waitpid(pid, os.WNOHANG)
-    except (ProcessLookupError, ChildProcessError):
-        pass
-    return True
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                fd = os.pidfd_open(pid)
+                held[fd] = pid
+                poller.register(fd, select.POLLIN)
+        ended = poller.poll(1000) if held else []
+        for fd, _ in ended:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(held[fd], os.WNOHANG)
+        return bool(ended) or not held
+    finally:
+        for fd in held:
+            os.close(fd)
