@@ -147,11 +147,14 @@ class Container:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a Python function inside, in a process of its own, and return its value; its exception is raised here."""
+        with record(self.trace):
+            return self._call(function, args, kwargs)
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with (
             contextlib.closing(Streams()) as streams,
             channel.sealed(functions.dump(function, args, kwargs)) as payload,
             os.fdopen(os.memfd_create("nslab-result", os.MFD_CLOEXEC), "r+b") as outcome,
-            record(self.trace),
         ):
             fds = {**streams.theirs, "function": payload, "result": outcome}
             child = self._enter(Call(tuple(sys.path)), fds)
@@ -191,7 +194,7 @@ class Container:
 
     def membership(self) -> Membership:
         """What a picture shows of it."""
-        facts = {"host name": self.call(os.uname).nodename} if "uts" in self.kinds else {}
+        facts = {"host name": self._call(os.uname, (), {}).nodename} if "uts" in self.kinds else {}  # looking leaves no trace
         borrowed = ("user",) if self._borrowed and "user" not in self.kinds else ()
         return self.namespaces.membership(self.name or "container", borrowed, facts)
 
@@ -297,6 +300,8 @@ class Stepper(Container):
             if self._child.error:
                 self._child.end()
                 raise self._child.error
+            if self._child.gone is not None:
+                raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended.")
         return made
 
     def finish(self) -> Stepper:

@@ -168,8 +168,10 @@ class Child:
             raise SpawnerError(f"the new process ended before it was ready (wait status {self.gone}).")
 
     def go_on(self) -> None:
-        """Let a plan that runs op by op do the op that it waits before."""
+        """Let a plan that runs op by op do the op that it waits before; nothing happens when the process is gone."""
         self.waiting = None
+        if self.gone is not None:
+            return
         with contextlib.suppress(BrokenPipeError):
             channel.send(self.reply, ("go",))
 
@@ -206,7 +208,7 @@ class Spawner:
 
     @property
     def alive(self) -> bool:
-        return self.client == os.getpid() and self.watchdog.poll() is None
+        return self.client == os.getpid() and self.watchdog.poll() is None and not _hung_up(self.control)
 
     def start(
         self, plan: Plan, *, work: Work = None, fds: Mapping[str, Any], title: str = "nslab-run", borrowed: bool = False,
@@ -269,6 +271,13 @@ class Spawner:
         if self.client == os.getpid():
             self.watchdog.wait()
         self.log.close()
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    """Whether nobody is at the other end any more."""
+    poller = select.poll()
+    poller.register(sock, 0)
+    return bool(poller.poll(0))
 
 
 _current: Spawner | None = None
