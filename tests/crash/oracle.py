@@ -1,0 +1,194 @@
+"""What is left: looked for in /proc, with lsns and in the folders, without nslab.
+
+This process adopts orphans (it is a subreaper), so whatever a round has started is below it or carries its mark.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+MARK = "NSLAB_CRASH_MARK"
+
+
+def become_subreaper() -> None:
+    pr_set_child_subreaper = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def read(path: str) -> bytes:
+    """A file of /proc; empty when it cannot be read, or its process is gone."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def children(pid: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [int(word) for thread in threads for word in read(f"/proc/{pid}/task/{thread}/children").split()]
+
+
+def descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    todo = [pid]
+    while todo:
+        new = [child for child in children(todo.pop()) if child not in found]
+        found.update(new)
+        todo += new
+    return found
+
+
+def state(pid: int) -> tuple[str, int]:
+    """Its state and its parent; ("Z", 0) when it is gone."""
+    fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return (fields[0].decode(), int(fields[1])) if fields else ("Z", 0)
+
+
+def name(pid: int) -> str:
+    return read(f"/proc/{pid}/comm").decode(errors="replace").strip()
+
+
+def command(pid: int) -> str:
+    return read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def marked(mark: str) -> set[int]:
+    """The processes with this mark in their environment, wherever they are."""
+    wanted = f"{MARK}={mark}".encode()
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return {pid for pid in pids if wanted in read(f"/proc/{pid}/environ").split(b"\0")}
+
+
+class Recorded:
+    """Processes held by pidfd: a number that is used again does not stand for one of them."""
+
+    def __init__(self, pids: Iterable[int]):
+        self.fds: dict[int, int] = {}
+        for pid in pids:
+            try:
+                self.fds[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+
+    def alive(self) -> set[int]:
+        poll = select.poll()
+        for fd in self.fds.values():
+            poll.register(fd, select.POLLIN)
+        ended = {fd for fd, _ in poll.poll(0)}
+        return {pid for pid, fd in self.fds.items() if fd not in ended}
+
+    def close(self) -> None:
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+
+
+class Oracle:
+    """Knows what there was before a round. ``temporary`` is the folder that the round has as TMPDIR."""
+
+    def __init__(self, mark: str, temporary: Path):
+        self.mark = mark
+        self.temporary = temporary
+        self.recorded = Recorded(())
+        self.before = self.look(set())
+
+    def look(self, allowed: set[int]) -> dict[str, set[str]]:
+        ours = (descendants(os.getpid()) | marked(self.mark)) - allowed
+        return {
+            "mount": set(mounts()),
+            "cgroup": set(cgroups()),
+            "System V object": set(system_v()),
+            "namespace": {row for row, pid in namespaces().items() if not pid or pid in ours},
+        }
+
+    def record(self) -> Recorded:
+        """Remember the processes that there are now."""
+        self.recorded.close()
+        self.recorded = Recorded(descendants(os.getpid()) | marked(self.mark))
+        return self.recorded
+
+    def processes(self, allowed: set[int]) -> set[int]:
+        """The living processes of this round but the ``allowed`` ones; zombies are buried where they are ours."""
+        found = (descendants(os.getpid()) | marked(self.mark) | self.recorded.alive()) - allowed
+        living = set()
+        for pid in found:
+            letter, parent = state(pid)
+            if letter != "Z":
+                living.add(pid)
+            elif parent == os.getpid():
+                os.waitpid(pid, os.WNOHANG)
+        return living
+
+    def left(self, allowed: set[int]) -> list[str]:
+        """What there is and should not be; the slower looks only when the processes are gone."""
+        processes = [f"process {pid} ({name(pid)}) {command(pid)[:120]}" for pid in sorted(self.processes(allowed))]
+        if processes:
+            return processes
+        said = [f"file {path}" for path in self.temporary.rglob("*")]
+        for what, found in self.look(allowed).items():
+            said += [f"{what} {item}" for item in sorted(found - self.before[what])]
+        return said
+
+
+def namespaces() -> dict[str, int]:
+    """What lsns shows, with the lowest of its PIDs each; 0 when no process is in it."""
+    listing = subprocess.run(
+        ["lsns", "--json", "--output", "NS,TYPE,PID"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    rows = json.loads(listing.stdout)["namespaces"] if listing.stdout.strip() else []
+    return {f"{row['type']}:[{row['ns']}]": int(row["pid"] or 0) for row in rows}
+
+
+def mounts() -> list[str]:
+    return [line.partition(" - ")[0] for line in read("/proc/self/mountinfo").decode().splitlines()]
+
+
+def cgroups() -> list[str]:
+    """Those that can be a round's: below the one that this process is in, or with nslab's name."""
+    own = [line.split(":", 2)[2] for line in read("/proc/self/cgroup").decode().splitlines()]
+    below = [f"{path}/" for path in own if path != "/"]
+    return [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "nslab" in folder or any(path in folder for path in below)]
+
+
+def system_v() -> list[str]:
+    """The machine's System V objects."""
+    tables = {table: read(f"/proc/sysvipc/{table}").decode().splitlines()[1:] for table in ("shm", "sem", "msg")}
+    return [f"{table} key {line.split()[0]} id {line.split()[1]}" for table, lines in tables.items() for line in lines]
+
+
+def end_everything(known: Callable[[], object] = lambda: None) -> None:
+    """Kill whatever is below this process until there is nothing, and bury it; ``known`` buries what others wait for."""
+    deadline = time.monotonic() + 10
+    while (found := descendants(os.getpid())) and time.monotonic() < deadline:
+        for pid in found:
+            try:
+                fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                if pid in descendants(os.getpid()):  # still the one that was meant
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
+            finally:
+                os.close(fd)
+        known()
+        for pid in children(os.getpid()):
+            if state(pid)[0] == "Z":
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    continue

@@ -1,0 +1,228 @@
+"""What a victim does until it is killed: make, enter, leave and forget, at random, with daemons in everything.
+
+    python -m tests.crash.victim FOLDER SEED THREADS
+
+It talks through two FIFOs in FOLDER: "events", of lines of JSON. On SIGUSR1, which follows the death of a helper, it
+ends what it is at, checks that nslab works again, lets go of everything, and waits for its own death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import nslab
+import nslab.spawner
+
+KINDS = [kind for kind in ("mnt", "uts", "ipc", "net", "user", "cgroup", "time") if os.path.exists(f"/proc/self/ns/{kind}")]
+
+DAEMON = "(setsid sh -c '(sleep 1001 &); exec sleep 1002' &)"
+CHAIN = """S='sleep 0.01; setsid sh -c "$0" "$0" & exit'; sh -c "$S" "$S" &"""  # each one starts the next, and ends
+STUBBORN = """setsid sh -c 'trap "" TERM INT HUP QUIT; while :; do sleep 1003; done' &"""
+NESTED = "unshare --user --pid --fork sh -c 'sleep 1004 & sleep 1005' &"
+ADOPTS = (
+    f"setsid {sys.executable} -I -S -c 'import ctypes, os, time\n"
+    "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"  # PR_SET_CHILD_SUBREAPER: a process that takes its grandchildren itself
+    "if os.fork() == 0:\n if os.fork() == 0: time.sleep(1006)\n os._exit(0)\n"
+    "time.sleep(1007)' &"
+)
+LITTER = (DAEMON, CHAIN, STUBBORN, NESTED, ADOPTS, "nohup sleep 1008 >/dev/null 2>&1 &", "true")
+TMPFS = "mount -t tmpfs none /mnt && echo text > /mnt/file"
+SYSV = "ipcmk -M 4096; ipcmk -Q; ipcmk -S 2"
+FOREVER = "sleep 1009"
+
+
+def descriptors() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[os.readlink(f"/proc/self/fd/{name}").partition(":[")[0]] += 1
+    return found
+
+
+class Actions:
+    """One thread's doings."""
+
+    def __init__(self, seed: str, halting: threading.Event):
+        self.random = random.Random(seed)
+        self.halting = halting
+        self.kept: list[Any] = []
+
+    def act(self) -> str:
+        """Do something; its name."""
+        names = [name for name in dir(self) if name.startswith("do_")]
+        name = self.random.choice(names)
+        getattr(self, name)()
+        if len(self.kept) > 6:
+            forgotten = self.kept.pop(self.random.randrange(len(self.kept)))
+            if self.random.random() < 0.5 and hasattr(forgotten, "close"):
+                forgotten.close()
+        return name
+
+    def kinds(self, *needed: str) -> list[str]:
+        pid = ["pid"] if self.random.random() < 0.5 else []
+        return sorted({*needed, *pid, *self.random.sample(KINDS, self.random.randint(1, 3))})
+
+    def litter(self, *first: str) -> str:
+        return "\n".join([*first, *self.random.sample(LITTER, 2), "true"])
+
+    def container(self, *needed: str) -> Any:
+        made = nslab.Container("victim", isolate=self.kinds(*needed))
+        if self.random.random() < 0.5:
+            self.kept.append(made)
+        return made
+
+    def do_run(self) -> None:
+        nslab.run(self.litter(), isolate=self.kinds(), stream=lambda text, name: None)
+
+    def do_run_in_vain(self) -> None:
+        with contextlib.suppress(nslab.CommandTimeout):
+            nslab.run(self.litter() + f"\n{FOREVER}", isolate=self.kinds(), timeout=0.02)
+
+    def do_run_for_ever(self) -> None:
+        if self.random.random() < 0.3:
+            nslab.run(self.litter() + f"\n{FOREVER}", isolate=self.kinds())
+
+    def do_mount(self) -> None:
+        self.container("mnt").run(self.litter(TMPFS))
+
+    def do_system_v(self) -> None:
+        self.container("ipc").run(self.litter(SYSV), check=True)
+
+    def do_leave(self) -> None:
+        with nslab.Container("left", isolate=self.kinds()) as box:
+            box.popen(self.litter(FOREVER))
+            box.run(self.litter())
+
+    def do_forget(self) -> None:
+        nslab.Container("forgotten", isolate=self.kinds()).popen(self.litter() + f"\n{FOREVER}")
+
+    def do_popen(self) -> None:
+        box = self.container()
+        command = box.popen(self.litter() + f"\nexec {FOREVER}")
+        self.kept.append(command)
+        if self.random.random() < 0.3:
+            command.kill()
+        elif self.random.random() < 0.2:
+            command.wait()
+
+    def do_enter(self) -> None:
+        for box in [thing for thing in self.kept if isinstance(thing, nslab.Container)][:2]:
+            box.run(self.litter())
+            box.call(os.getpid)
+
+    def do_enter_for_ever(self) -> None:
+        if self.random.random() < 0.3:
+            self.container().run(self.litter() + f"\n{FOREVER}")
+
+    def do_steer(self) -> None:
+        process = nslab.process()
+        kinds = self.kinds("ipc", "mnt")
+        process.unshare(kinds)
+        if "pid" in kinds or self.random.random() < 0.5:
+            process = process.fork()
+        process.run(self.litter(SYSV))
+        process.run(self.litter(TMPFS))
+        self.kept.append(process)
+        if self.random.random() < 0.2:
+            process.run(FOREVER)
+
+    def do_fork(self) -> None:
+        process = nslab.process(as_="ordinary" if self.random.random() < 0.3 else None)
+        self.kept += [process, process.fork(), process.fork().fork()]
+
+    def do_step(self) -> None:
+        stepper = nslab.Stepper(isolate=self.kinds())
+        self.kept.append(stepper)
+        for _ in range(self.random.randint(0, 3)):
+            if not stepper.finished:
+                stepper.step()
+
+
+class Victim:
+    def __init__(self, folder: str, seed: str, threads: int):
+        self.events = os.open(Path(folder, "events"), os.O_WRONLY | os.O_CLOEXEC)
+        self.log = open(Path(folder, "log"), "a", buffering=1)  # noqa: SIM115
+        self.halting = threading.Event()
+        self.seed, self.threads = seed, threads
+
+    def say(self, event: str, **facts: Any) -> None:
+        os.write(self.events, json.dumps({"event": event, "time": time.monotonic(), **facts}).encode() + b"\n")
+
+    def live(self) -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: self.halting.set())
+        before = descriptors()
+        self.say("ready")
+        others = [Actions(f"{self.seed}:{number}", self.halting) for number in range(1, self.threads)]
+        for other in others:
+            threading.Thread(target=self.go_on, args=(other,), daemon=True).start()
+        mine = Actions(self.seed, self.halting)
+        if not self.go_on(mine):
+            return
+        try:
+            self.recover(mine.kept)
+            self.say("works")
+            del mine
+            gc.collect()
+            nslab.spawner.shutdown()
+            gc.collect()
+            self.say("let go", descriptors=dict(descriptors() - before))
+        except Exception:
+            self.say("wrong", text=traceback.format_exc()[-2000:])
+        while True:
+            signal.pause()
+
+    def go_on(self, actions: Actions) -> bool:
+        """Act until it is time to halt; False if something went wrong."""
+        while not self.halting.is_set():
+            try:
+                self.log.write(f"{actions.act()}\n")
+            except (nslab.SpawnerError, nslab.DeadNamespace) as error:
+                self.say("interrupted", error=type(error).__name__)
+                if not self.halting.wait(5):
+                    self.say("wrong", text=traceback.format_exc()[-2000:])
+                    return False
+            except KeyboardInterrupt:
+                if not self.halting.is_set():
+                    raise
+            except Exception:
+                self.say("wrong", text=traceback.format_exc()[-2000:])
+                return False
+        return True
+
+    def recover(self, kept: list[Any]) -> None:
+        """After a helper died: new work is done by a new one; what was made before is dead, and says so."""
+        answer = nslab.run("hostname; id -u", isolate="uts pid", hostname="again", timeout=5)
+        assert answer.lines == ["again", "0"], answer
+        assert nslab.process().gethostname() == os.uname().nodename
+        for thing in kept:
+            try:
+                if isinstance(thing, nslab.Container):
+                    thing.run("true", timeout=5)
+                elif isinstance(thing, nslab.Process):
+                    thing.getpid()
+                else:
+                    thing.wait(5)
+            except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError):
+                pass
+            getattr(thing, "close", getattr(thing, "end", None))()
+        kept.clear()
+
+
+def main(folder: str, seed: str, threads: int) -> None:
+    Victim(folder, seed, threads).live()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
