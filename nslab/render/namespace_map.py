@@ -86,7 +86,7 @@ def _label(head: str, *lines: str) -> str:
 def _namespace(graph: graphviz.Digraph, name: str, kind: str, inode: int, whose: str) -> None:
     row = KINDS[kind]
     colour = "#ffffff" if kind in _WHITE_TEXT else "#000000"
-    label = f'<<font color="{colour}"><b>{kind}</b> {inode}<br/><font point-size="9">{whose}</font></font>>'
+    label = f'<<font color="{colour}"><b>{kind}</b>&#160;&#160;{inode}<br/><font point-size="9">{whose}</font></font>>'
     graph.node(name, label, shape=row.shape, fillcolor=row.colour, color=LINE, margin="0.1,0.04", height="0.35",
                tooltip=f"{kind}:[{inode}], {whose}: {row.isolates}")  # fmt: skip
 
