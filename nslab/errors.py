@@ -122,17 +122,16 @@ class CommandTimeout(CommandError, TimeoutError):
 
 
 def render_traceback(error: BaseException) -> list[str]:
-    """The traceback of ``error`` as lines, without the frames that lie inside nslab or IPython."""
+    """The traceback of ``error`` as lines: the reader's own frames, without those inside nslab, IPython or the library."""
+    import linecache
+    import sysconfig
     import traceback
 
-    inside = os.path.dirname(os.path.abspath(__file__)) + os.sep
-    shown = []
-    for frame, line in traceback.walk_tb(error.__traceback__):
+    inside = (os.path.dirname(os.path.abspath(__file__)) + os.sep, sysconfig.get_paths()["stdlib"] + os.sep)
+    lines = []
+    for frame, number in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
-        if file.startswith(inside) or f"{os.sep}IPython{os.sep}" in file or f"{os.sep}contextlib.py" in file:
-            continue
-        summary = traceback.extract_stack(frame, limit=1)[-1]
-        text = traceback.linecache.getline(file, line).strip() if hasattr(traceback, "linecache") else summary.line
-        where = "in this cell" if "ipykernel" in file or file.startswith("<ipython") else file
-        shown.append(f"{where}, line {line}: {text}")
-    return [*shown, f"{type(error).__name__}: {error}"]
+        if not file.startswith(inside) and f"{os.sep}site-packages{os.sep}" not in file:
+            code = linecache.getline(file, number, frame.f_globals).strip()
+            lines.append(f"{'here' if 'ipykernel' in file else file}, line {number}: {code}")
+    return [*lines, f"{type(error).__name__}: {error}"]

@@ -233,7 +233,7 @@ def _mount(errno: int, fstype: str = "", target: str = "", source: str = "", **_
     if errno == EPERM:
         return (
             "mounting needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace, and in a user namespace "
-            "only some filesystem types may be mounted.\nwhat to do: unshare('mnt') first, to have a mount namespace. mount_namespaces(7)"
+            "only some filesystem types may be mounted.\nwhat to do: unshare('mnt') first. mount_namespaces(7)"
         )
     if errno == ENODEV:
         return f"this kernel has no filesystem type {fstype!r}: see /proc/filesystems."

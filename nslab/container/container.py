@@ -276,6 +276,11 @@ class Stepper(Container):
             self._child.wait_for(self._paused)
         self._running()
 
+    def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
+        if self.alive and not self.finished:
+            raise SpecError("run", "some ops are still to be done; finish() does them")
+        return super()._enter(work, fds)
+
     def _paused(self) -> bool:
         child = self._child
         return child.waiting is not None or child.ready or child.gone is not None

@@ -105,7 +105,9 @@ def _ranges(which: str, asked: MapRequest, own: int, around: tuple[IdRange, ...]
         if around:
             if len(around) == 1:
                 raise SpecError(argument, f"this user has no subordinate ids: an entry in /etc/sub{which} and newuidmap(1)")
-            return (IdRange(0, 0, sum(line.count for line in around)),)
+            return tuple(
+                IdRange(line.inside, line.inside, line.count) for line in around
+            )  # no line may span two of the parent's
         first, count = (subordinate(which) or [_UNCLAIMED])[0]
         return (IdRange(0, first, count),)
     if isinstance(asked, str):

@@ -31,6 +31,7 @@ from nslab.ops import (
     SetHostname,
     SetIds,
     Setns,
+    SetPropagation,
     Umount,
     Unshare,
     WriteFile,
@@ -105,8 +106,16 @@ class Process:
     # -- system calls ---------------------------------------------------------------------------------------------------
 
     def unshare(self, kinds: str | Iterable[str]) -> None:
-        """Leave the shared namespaces of these kinds for new ones (pid and time: its next children will). unshare(2)"""
-        self.do(Unshare(spec.kinds(kinds)))
+        """Leave the shared namespaces of these kinds for new ones (pid and time: its next children will). unshare(2)
+
+        With a copy of the machine's mount table comes one step more: the mounts are made private, else what is mounted in
+        the copy would appear on a machine whose mounts are shared.
+        """
+        asked = spec.kinds(kinds)
+        leaves = "mnt" in asked and self._shares("mnt")
+        self.do(Unshare(asked))
+        if leaves:
+            self.do(SetPropagation("private", implied="else a mount made here could show up outside"))
 
     def setns(self, namespace: Namespace) -> None:
         """Join a namespace (pid and time: its next children will). setns(2)"""
@@ -237,6 +246,9 @@ class Process:
         """What a picture shows of it."""
         facts = {"host name": self.gethostname()}
         return self.namespaces.membership("steered process", ("user",) if self._borrowed else (), facts)
+
+    def _shares(self, kind: str) -> bool:
+        return self.namespaces.ids()[kind] == machine_ids()[kind]
 
     def _number_for(self, other: Process) -> int:
         """The PID by which ``other`` knows this process."""

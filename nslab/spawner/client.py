@@ -208,7 +208,8 @@ class Spawner:
 
     @property
     def alive(self) -> bool:
-        return self.client == os.getpid() and self.watchdog.poll() is None and not _hung_up(self.control)
+        servers = [self.control] + ([self._borrowed] if self._borrowed else [])
+        return self.client == os.getpid() and self.watchdog.poll() is None and not any(map(_hung_up, servers))
 
     def start(
         self, plan: Plan, *, work: Work = None, fds: Mapping[str, Any], title: str = "nslab-run", borrowed: bool = False,

@@ -35,6 +35,7 @@ class Server:
         self.watchdog = watchdog  # a pidfd
         self.machine = machine
         self.children: dict[int, int] = {}  # PID -> the descriptor on which it is answered
+        self.borrowed = 0  # the PID of the second server
         self.reaper = Reaper()
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.files[1], self.files[1]))
@@ -61,6 +62,10 @@ class Server:
                 except EOFError:
                     break
                 self.handle(message, dict(zip(message.fds, fds, strict=True)))
+        self.end()
+
+    def end(self) -> NoReturn:
+        """End everything that it made, and itself."""
         self.reaper.end_orphans()
         os._exit(0)
 
@@ -94,6 +99,7 @@ class Server:
         try:
             pid = new.execute(context) if new and kinds else syscalls.fork()
             if pid == 0:
+                self.control.close()  # else a child that waits before an op would keep up the look that somebody serves it
                 child.live(request, context, ops[at + 1 :], mapped, self.signals, self.files)
             if maps:
                 self.write_maps(pid, maps)
@@ -146,6 +152,7 @@ class Server:
         finally:
             os.close(mapped)
             os.close(written)
+        self.borrowed = pid
         return pid
 
     def reap(self) -> None:
@@ -157,6 +164,8 @@ class Server:
                 return
             if pid == 0:
                 return
+            if pid == self.borrowed:  # nothing of an ordinary user can go on without it: he gets a new pair
+                self.end()
             reply = self.children.pop(pid, None)
             if reply is not None:
                 self.reaper.end_orphans(self.children)
