@@ -27,9 +27,7 @@ def test_a_block_of_the_readme_runs(number) -> None:
 
 def test_the_one_liner_isolates() -> None:
     """The line that people try first: a host name, root, and a PID of one digit."""
-    code = (
-        "import nslab; print(nslab.run('hostname; id -u; echo $$', isolate='uts user pid mnt', hostname='web').stdout)"
-    )
+    code = "import nslab; print(nslab.run('hostname; id -u; echo $$', isolate='uts user pid mnt', hostname='web').stdout)"
     name, uid, pid = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True
     ).stdout.split()
