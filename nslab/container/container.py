@@ -165,8 +165,7 @@ class Container:
             except BaseException:
                 child.end()
                 raise
-            if child.error:
-                raise child.error
+            child.raise_error()
             outcome.seek(0)
             return functions.value(outcome.read())
 
@@ -304,7 +303,7 @@ class Stepper(Container):
             self._child.wait_for(self._paused)
             if self._child.error:
                 self._child.end()
-                raise self._child.error
+                self._child.raise_error()
             if self._child.gone is not None:
                 raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended.")
         return made

@@ -188,8 +188,7 @@ def complete(
         raise
     finally:
         streams.close()
-    if child.error:
-        raise child.error
+    child.raise_error()
     code = os.waitstatus_to_exitcode(child.status) if child.status is not None else -signal.SIGKILL
     outputs = (collector.output("stdout", text), collector.output("stderr", text))
     result = Result(words, code, *outputs, collector.omitted, time.monotonic() - begin, sink is not None)

@@ -60,7 +60,10 @@ class Process:
         self._borrowed = borrowed
         self._ended = False
         self.trace = trace
-        (_, _, self.pid_inside), fds = channel.receive(sock)
+        try:
+            (_, _, self.pid_inside), fds = channel.receive(sock)
+        except EOFError:
+            raise DeadNamespace("the new process ended before it could take orders.") from None
         self._pidfd = Descriptor(fds[0])
         self.pid = procfs.pid_behind(fds[0])
 

@@ -163,9 +163,18 @@ class Child:
         self.wait_for(lambda: (self.ready and self.pid) or self.error)
         if self.error:
             self.wait_for(lambda: self.gone is not None, 5)
-            raise self.error
+            self.raise_error()
         if not self.ready:
             raise SpawnerError(f"the new process ended before it was ready (wait status {self.gone}).")
+
+    def raise_error(self) -> None:
+        """Raise what went wrong, if anything did, and forget it: its traceback would keep alive all that it passes."""
+        error, self.error = self.error, None
+        try:
+            if error:
+                raise error
+        finally:
+            del error
 
     def go_on(self) -> None:
         """Let a plan that runs op by op do the op that it waits before; nothing happens when the process is gone."""
@@ -238,7 +247,7 @@ class Spawner:
             child.wait_for(lambda: child.pid or child.error)
             if child.error:
                 control.close()
-                raise child.error
+                child.raise_error()
             self._borrowed, self._borrowed_child, self.borrowed = control, child, maps
 
     def _send(self, sock: socket.socket | None, message: Any, fds: Mapping[str, Any]) -> None:
