@@ -58,6 +58,7 @@ class Host:
         self._pending = b""
 
     pid: int
+    own_descriptors: frozenset[str] = frozenset()  # what it opens and closes itself
 
     def start(self) -> None:
         raise NotImplementedError
@@ -114,6 +115,7 @@ class Plain(Host):
 class Notebook(Host):
     """A cell in a kernel."""
 
+    own_descriptors = frozenset({"socket", "anon_inode:[eventfd]", "anon_inode:[eventpoll]"})
     kernel: Kernel | None = None
 
     def start(self) -> None:

@@ -76,12 +76,21 @@ class Round:
         self.outcome.wrong.append(text)
         return False
 
+    def stacks(self) -> str:
+        """Where the victim is in its code."""
+        before = (self.host.folder / "log").stat().st_size
+        os.kill(self.host.pid, signal.SIGUSR2)
+        deadline = time.monotonic() + 2
+        while not (text := (self.host.folder / "log").read_text()[before:]) and time.monotonic() < deadline:
+            time.sleep(0.01)  # polling: a file
+        return text
+
     # -- looking
 
     def record(self) -> Recorded:
         """Remember what there is, just before something dies."""
         recorded = self.oracle.record()
-        self.outcome.processes = len(recorded.fds) - 1
+        self.outcome.processes = max(self.outcome.processes, len(recorded.fds) - 1)
         return recorded
 
     def clean_after(self, death: Death, allowed: Callable[[], set[int]] = set) -> None:
@@ -180,12 +189,13 @@ def _kill_helper(turn: Round, which: str) -> None:
         said = turn.host.wait_until_said("works", "wrong", timeout=3)
     if said and said["event"] == "works":
         said = turn.host.wait_until_said("let go", "wrong", timeout=5)
-        if said and said.get("descriptors"):
-            turn.complain(f"descriptors left open: {said['descriptors']}")
+        open_still = set(said.get("descriptors", ()) if said else ()) - turn.way.host.own_descriptors
+        if open_still:
+            turn.complain(f"descriptors left open: {open_still}")
         if said and (helpers := children(turn.host.pid)):
             turn.complain(f"after shutdown() there are still {[f'{name(pid)} {state(pid)}' for pid in helpers]}")
     if not said:
-        turn.complain(f"hung after {turn.host.doings()}; it had said {turn.host.heard}")
+        turn.complain(f"hung after {' '.join(turn.host.doings())}; it had said {turn.host.heard}\n{turn.stacks()}")
     elif said["event"] == "wrong":
         turn.complain(said["text"])
     kill_notebook(turn)

@@ -9,10 +9,12 @@ ends what it is at, checks that nslab works again, lets go of everything, and wa
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -47,7 +49,7 @@ def descriptors() -> Counter[str]:
     found: Counter[str] = Counter()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
-            found[os.readlink(f"/proc/self/fd/{name}").partition(":[")[0]] += 1
+            found[re.sub(r":\[\d+\]$", "", os.readlink(f"/proc/self/fd/{name}"))] += 1
     return found
 
 
@@ -118,7 +120,8 @@ class Actions:
             command.wait()
 
     def do_enter(self) -> None:
-        for box in [thing for thing in self.kept if isinstance(thing, nslab.Container)][:2]:
+        boxes = [thing for thing in self.kept if isinstance(thing, nslab.Container)]
+        for box in [box for box in boxes if getattr(box, "finished", True)][:2]:
             box.run(self.litter())
             box.call(os.getpid)
 
@@ -162,6 +165,7 @@ class Victim:
 
     def live(self) -> None:
         signal.signal(signal.SIGUSR1, lambda *_: self.halting.set())
+        faulthandler.register(signal.SIGUSR2, file=self.log)  # where it hangs
         before = descriptors()
         self.say("ready")
         others = [Actions(f"{self.seed}:{number}", self.halting) for number in range(1, self.threads)]
