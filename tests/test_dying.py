@@ -1,0 +1,141 @@
+"""When a helper dies, or something is forgotten: what a round of tests.crash once found, each as a test of its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import nslab
+import nslab.spawner
+from tests.crash.oracle import Recorded, descendants, name
+
+pytestmark = pytest.mark.requires("userns")
+
+
+def helper(wanted: str) -> int:
+    """The PID of the spawner ("nslab-spawner"), of the watchdog above it or of the borrowed one below it."""
+    nslab.run("true", isolate="uts")
+    return next(pid for pid in descendants(os.getpid()) if name(pid) == wanted and pid in nslab.spawner.running_pids())
+
+
+def kill(pid: int) -> None:
+    """Kill it, and return when it is dead."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 5)[0]
+    finally:
+        os.close(pidfd)
+
+
+def works() -> bool:
+    return nslab.run("hostname", isolate="uts pid", hostname="again", timeout=10).stdout == "again\n"
+
+
+@pytest.mark.parametrize("which", ["nslab-spawner", "nslab-watchdog"])
+def test_the_very_next_call_has_a_new_spawner(which):
+    for _ in range(5):  # the old watchdog lives on for some milliseconds
+        old = helper(which)
+        kill(old)
+        assert works()
+        assert old not in nslab.spawner.running_pids()
+
+
+@pytest.mark.requires("ordinary")
+def test_the_end_of_the_borrowed_spawner_is_the_end_of_all():
+    old = Recorded(nslab.spawner.running_pids())
+    with nslab.Container(isolate="uts") as box:
+        kill(helper("nslab-borrowed"))
+        with pytest.raises((nslab.DeadNamespace, nslab.SpawnerError)):
+            box.run("true")
+    assert works()
+    assert not old.alive()
+    old.close()
+
+
+def test_a_stepper_that_waits_does_not_hide_the_death_of_the_spawner():
+    stepper = nslab.Stepper(isolate="uts", hostname="web")
+    kill(helper("nslab-spawner"))
+    assert works()
+    with pytest.raises((nslab.DeadNamespace, nslab.SpawnerError)):
+        stepper.step()
+    with pytest.raises((nslab.DeadNamespace, nslab.SpawnerError)):  # and again
+        stepper.step()
+
+
+def test_nothing_enters_a_stepper_before_it_is_finished():
+    with nslab.Stepper(isolate="uts time") as stepper:
+        with pytest.raises(nslab.SpecError, match="finish"):
+            stepper.run("true")
+        assert stepper.finish().run("true").returncode == 0
+
+
+def test_a_forgotten_container_whose_command_failed_is_ended():
+    box = nslab.Container(isolate="uts mnt")
+    pidfd = os.pidfd_open(box.pid)
+    with pytest.raises(nslab.SyscallError):
+        box.run("true", cwd="/proc/nowhere")
+    del box
+    gc.collect()
+    ended = select.select([pidfd], [], [], 2)[0]
+    os.close(pidfd)
+    assert ended
+
+
+@pytest.mark.parametrize("which", ["nslab-spawner", "nslab-watchdog"])
+@pytest.mark.parametrize("where", ["run", "container", "process", "call"])
+def test_a_call_in_flight_says_that_the_spawner_died(where, which):
+    victim = helper(which)
+
+    def die(*_):
+        kill(victim)
+
+    with nslab.Container(isolate="pid uts") as box, nslab.process() as process, pytest.raises(
+        (nslab.DeadNamespace, nslab.SpawnerError)
+    ):
+        options = {"command": "echo; exec sleep 1000", "stream": die, "timeout": 5}
+        if where == "run":
+            nslab.run(isolate="uts", **options)
+        elif where == "container":
+            box.run(**options)
+        elif where == "process":
+            process.run(**options)
+        else:
+            process.call(os.kill, victim, signal.SIGKILL)
+            process.run("sleep 1000", timeout=5)
+    assert works()
+
+
+SCRIPT = """
+import nslab, os, signal
+box = nslab.Container(isolate="pid uts")
+box.popen("sleep 1000 & setsid sleep 1000")
+print(nslab.spawner.running_pids() and "ready", flush=True)
+signal.pause()
+"""
+
+
+def test_a_process_that_entered_does_not_delay_the_end():
+    """A PID 1 ends only after the members of its namespace are reaped; those that entered are reaped by our helpers."""
+    victim = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
+    assert victim.stdout.readline() == "ready\n"
+    everything = Recorded(descendants(victim.pid))
+    assert len(everything.fds) >= 5  # watchdog, spawner, init, supervisor, sleep
+    begin = time.monotonic()
+    victim.kill()
+    victim.wait()
+    victim.stdout.close()
+    while everything.alive() and time.monotonic() < begin + 2:
+        select.select([everything.fds[pid] for pid in everything.alive()], [], [], 0.1)
+    took = time.monotonic() - begin
+    left = everything.alive()
+    everything.close()
+    assert not left
+    assert took < 0.8  # it was a full second
