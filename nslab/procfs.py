@@ -92,6 +92,20 @@ def children(pid: Pid = "self", root: str = "/proc") -> list[int]:
     return found
 
 
+def descendants(pid: Pid, root: str = "/proc") -> list[int]:
+    """The PIDs of all processes below ``pid``, parents first, as they were found one after the other."""
+    found: dict[int, None] = {}
+    todo: list[Pid] = [pid]
+    while todo:
+        try:
+            new = [child for child in children(todo.pop(0), root) if child not in found]
+        except OSError:  # it has ended
+            continue
+        found |= dict.fromkeys(new)
+        todo += new
+    return list(found)
+
+
 def pids(root: str = "/proc") -> Iterator[int]:
     """Every PID that this /proc shows."""
     return (int(name) for name in os.listdir(root) if name.isdigit())

@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nslab import procfs
@@ -258,6 +260,10 @@ class Process:
         depth = len(procfs.status(other.pid)["NSpid"].split()) - 1
         return int(procfs.status(self.pid)["NSpid"].split()[depth])
 
+    def _root(self) -> int:
+        """The PID of the process that looks after this one and all that it starts."""
+        return self._keeper.pid if isinstance(self._keeper, Child) else self._keeper._root()
+
     def close(self) -> None:
         """End it, with what it started."""
         if self._ended:
@@ -309,6 +315,8 @@ class _Order(Child):
         super().__init__(process._sock)
         self.pid = process.pid
         self._process = process
+        self._root = process._root()
+        self._before = set(procfs.descendants(self._root))
 
     def _take(self, message: tuple[Any, ...]) -> None:
         calls, word, value = message
@@ -321,15 +329,26 @@ class _Order(Child):
             super()._take((calls, word, value))
 
     def end(self) -> None:
-        """Kill the command, and wait until the process has buried it and takes orders again."""
+        """Kill the command and what it has started, and wait until the process has buried it and takes orders again."""
         self.wait_for(lambda: self.ready or self.error or self.gone is not None, 5)
-        if self.ready and self.status is None:
-            depth = len(procfs.status(self._process.pid)["NSpid"].split()) - 1
-            for pid in procfs.children(self._process.pid):
-                with contextlib.suppress(OSError, IndexError):
-                    if int(procfs.status(pid)["NSpid"].split()[depth]) == self.work_pid:
-                        os.kill(pid, signal.SIGKILL)
-            self.wait_for(lambda: self.status is not None or self.gone is not None, 5)
+        deadline = time.monotonic() + 5
+        while self.ready and self.gone is None and time.monotonic() < deadline:
+            new = [pid for pid in procfs.descendants(self._root) if pid not in self._before]
+            if not any([_killed(pid, self._root) for pid in new]):
+                break
+        self.wait_for(lambda: self.status is not None or self.error or self.gone is not None, 5)
+
+
+def _killed(pid: int, root: int) -> bool:
+    """Kill this descendant of ``root``; False when it had ended already, or may not be killed."""
+    try:
+        with Descriptor(os.pidfd_open(pid)) as pidfd:
+            if pidfd.readable() or pid not in procfs.descendants(root):  # it may be somebody else's number by now
+                return False
+            signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+            return True
+    except (ProcessLookupError, PermissionError):
+        return False
 
 
 def process(*, as_: str | None = None) -> Process:
