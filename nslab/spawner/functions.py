@@ -11,6 +11,17 @@ from typing import Any, NoReturn
 from nslab.errors import NslabError
 
 
+_forks = 0  # between this process and the one that imported this
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
 def dump(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
     """The function and its arguments as bytes; needs cloudpickle, which stays out of the spawner."""
     import cloudpickle
@@ -47,12 +58,17 @@ def run(function: Callable[[], Any], fds: dict[str, int]) -> NoReturn:
 
 def outcome(function: Callable[[], Any]) -> bytes:
     """(True, value) or (False, exception, text of its traceback), pickled, by value where it must be."""
+    here = (os.getpid(), _forks)
     try:
         parts: tuple[Any, ...] = (True, function())
     except BaseException as error:
         import traceback
 
         parts = (False, error, traceback.format_exc())
+    if (os.getpid(), _forks) != here:  # a child that the function has forked came back with it: it is nobody's answer
+        if not parts[0]:
+            os.write(2, parts[2].encode())
+        os._exit(not parts[0])
     try:
         return pickle.dumps(parts)
     except Exception:
