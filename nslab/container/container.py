@@ -51,7 +51,9 @@ def run(
     spawner = ensure()
     here = os.getcwd()
     work = plans.work(command, env=env, cwd=cwd or (here if here != spawner.cwd else None), user=user, tty=tty)
-    plan = Plan(request.ops(spawner), work)
+    ops = request.ops(spawner)
+    work = plans.fit(work, ops)
+    plan = Plan(ops, work)
     emit_script(plan)
 
     def start(fds: Mapping[str, Any]) -> Child:
@@ -103,7 +105,7 @@ class Container:
             self._plan = Plan(request.ops(self._spawner))
         self._borrowed = plans.is_borrowed(self._plan)
         self._kept: list[Child] = []  # what entered, and may have left something behind
-        self._script = _Script(self._plan)
+        self._script = _Script(self._plan, "cd /\n" if "mnt" in self.kinds else "")
         self.trace.add_script(self._script)
         emit_script(self._script)
 
@@ -127,7 +129,7 @@ class Container:
 
         DeadNamespace when the container has ended.
         """
-        work = plans.work(command, env=env, cwd=cwd, user=user, tty=tty)
+        work = self._work(command, env=env, cwd=cwd, user=user, tty=tty)
         with record(self.trace):
             result = running.complete(
                 lambda fds: self._enter(work, fds), work.argv, lone=False, input=input, timeout=timeout, check=check, text=text,
@@ -141,7 +143,7 @@ class Container:
         user: str | int | None = None, stdin: bool = False,
     ) -> Running:  # fmt: skip
         """Start a command inside and return at once: a handle with pid, pid_inside, wait(), kill(), stdout, ..."""
-        work = plans.work(command, env=env, cwd=cwd, user=user)
+        work = self._work(command, env=env, cwd=cwd, user=user)
         with record(self.trace):
             return Running(lambda fds: self._enter(work, fds), work.argv, stdin=stdin)
 
@@ -168,6 +170,13 @@ class Container:
             child.raise_error()
             outcome.seek(0)
             return functions.value(outcome.read())
+
+    def _work(self, command: spec.Command, *, cwd: str | None, **options: Any) -> Execute:
+        """A command begins where this process is, or at the root of the container's own mount table."""
+        here = os.getcwd()
+        if cwd is None and "mnt" not in self.kinds and here != self._spawner.cwd:
+            cwd = here
+        return plans.fit(plans.work(command, cwd=cwd, **options), self._plan.ops)
 
     def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
         pidfd = self._child.pidfd
@@ -244,13 +253,14 @@ class Container:
 class _Script:
     """How a container was made and what ran in it, as one shell script."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, begin: str):
         self.plan = plan
+        self.begin = begin
         self.commands: list[Execute] = []
 
     def shell(self) -> str:
         inner = "\n".join(command.shell() for command in self.commands) or 'exec "${SHELL:-sh}"'
-        return self.plan.script(inner) + "\n"
+        return self.plan.script(self.begin + inner) + "\n"
 
 
 def _end_all(init: Child, entered: list[Child]) -> None:

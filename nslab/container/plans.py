@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nslab.errors import SpecError
 from nslab.namespaces import privilege
@@ -123,12 +123,22 @@ def work(
     return Execute(words, environment, cwd, (identity(user),) if user is not None else (), tty)
 
 
+def fit(work: Execute, ops: tuple[Op, ...]) -> Execute:
+    """The same work; its script leaves the groups alone where setgroups(2) is denied after these ops."""
+    maps = [op.maps for op in ops if isinstance(op, NewNamespaces | Borrow) and op.maps]
+    if not work.before or not maps or maps[-1].setgroups != "deny":
+        return work
+    return replace(work, before=tuple(replace(op, denied=True) if isinstance(op, SetIds) else op for op in work.before))
+
+
 def identity(user: str | int) -> SetIds:
     """Who to be: a user name of the machine with its groups, or a uid with the gid of the same number."""
     import os
     import pwd
 
     if isinstance(user, int):
+        if not 0 <= user <= spec.MAX_ID:
+            raise SpecError("user", f"{user} is no user id; they lie between 0 and {spec.MAX_ID}")
         return SetIds(user, user)
     try:
         entry = pwd.getpwnam(user)

@@ -42,7 +42,8 @@ def subordinate(which: str) -> list[tuple[int, int]]:
 
 
 def _own(setgroups: str = "deny") -> IdMaps:
-    return IdMaps((IdRange(0, os.geteuid(), 1),), (IdRange(0, os.getegid(), 1),), setgroups)
+    caller = (os.geteuid(), os.getegid())
+    return IdMaps((IdRange(0, caller[0], 1),), (IdRange(0, caller[1], 1),), setgroups, caller=caller)
 
 
 def _with_subordinate(which: str, own: int) -> tuple[IdRange, ...]:
@@ -94,7 +95,8 @@ def id_maps(uid_map: MapRequest, gid_map: MapRequest, setgroups: str | None, aro
             raise SpecError("setgroups", "an ordinary user without subordinate ids must deny it. user_namespaces(7)")
         setgroups = "deny"
     single = uid_map == "single" and gid_map == "single"
-    return IdMaps(uid, gid, setgroups or ("deny" if single else "allow"))
+    caller = (0, 0) if around else (os.geteuid(), os.getegid())
+    return IdMaps(uid, gid, setgroups or ("deny" if single else "allow"), caller=caller)
 
 
 def _ranges(which: str, asked: MapRequest, own: int, around: tuple[IdRange, ...] | None) -> tuple[IdRange, ...]:

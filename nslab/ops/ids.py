@@ -13,12 +13,13 @@ from nslab.ops.base import Context, Op
 class SetIds(Op):
     """Become another user: groups first, then gid, then uid, since the last takes away the right to do the others.
 
-    Where /proc/self/setgroups says deny the groups stay as they are.
+    Where /proc/self/setgroups says deny the groups stay as they are; ``denied`` tells the script that it does.
     """
 
     uid: int
     gid: int
     groups: tuple[int, ...] = ()
+    denied: bool = False
 
     def perform(self, context: Context) -> None:
         if os.access("/proc/self/setgroups", os.R_OK) and procfs.setgroups() == "deny":
@@ -35,6 +36,7 @@ class SetIds(Op):
 
     def shell(self) -> str:
         groups = f"--groups {','.join(map(str, self.groups))}" if self.groups else "--clear-groups"
+        groups = "--keep-groups" if self.denied else groups
         return f"setpriv --reuid {self.uid} --regid {self.gid} {groups}"
 
     def wrap(self, inner: str) -> str:

@@ -20,19 +20,20 @@ class IdMaps:
     """What is to be written to uid_map, gid_map and setgroups of a new user namespace, from outside.
 
     ``setgroups`` is "allow" or "deny"; ``helpers`` says that newuidmap(1) and newgidmap(1) write the maps, which an ordinary
-    user needs for subordinate ids. ``root`` is whether the process then becomes uid 0 inside.
+    user needs for subordinate ids. ``caller`` is the uid and gid, outside, of whoever asks.
     """
 
     uid: tuple[IdRange, ...]
     gid: tuple[IdRange, ...]
     setgroups: str
     helpers: bool = False
+    caller: tuple[int, int] = (0, 0)
 
     @property
     def single(self) -> bool:
         """Whether it is the map that any user may write: root inside is oneself outside, and nobody else."""
-        alone = all(len(ranges) == 1 and ranges[0].inside == 0 and ranges[0].count == 1 for ranges in (self.uid, self.gid))
-        return alone and self.setgroups == "deny"
+        own = tuple((IdRange(0, number, 1),) for number in self.caller)
+        return (self.uid, self.gid) == own and self.setgroups == "deny"
 
     @staticmethod
     def text(ranges: tuple[IdRange, ...]) -> str:
@@ -65,7 +66,7 @@ class NewNamespaces(Op):
         return " ".join(["unshare", *self._options()])
 
     def _options(self) -> list[str]:
-        words = [KINDS[kind].unshare_option for kind in self.kinds]
+        words = [KINDS[kind].unshare_option for kind in self.kinds if kind != "time"]  # that is for NewTime
         if "user" in self.kinds and self.maps and self.maps.single:
             words.append("--map-root-user")
         if "pid" in self.kinds:
@@ -76,15 +77,21 @@ class NewNamespaces(Op):
 
     def wrap(self, inner: str) -> str:
         if "user" not in self.kinds or not self.maps or self.maps.single:
-            return f"{self.shell()} sh -c {shlex.quote(inner)}" if self.kinds else f"sh -c {shlex.quote(inner)}"
-        rest = tuple(kind for kind in self.kinds if kind != "user")
+            return f"{self.shell()} sh -c {shlex.quote(inner)}" if self._options() else f"sh -c {shlex.quote(inner)}"
+        rest = tuple(kind for kind in self.kinds if kind not in ("user", "time"))
         within = NewNamespaces(rest).wrap(inner) if rest else f"sh -c {shlex.quote(inner)}"
-        return f"{_held(self.maps)}\nnsenter --target $holder --user {_identity(self.maps)}{within}\nkill $holder"
+        return f"{_held(self.maps)}\n{_entered(self.maps)} {within}\nkill $holder"
 
 
-def _identity(maps: IdMaps) -> str:
-    mapped = any(line.inside == 0 for line in maps.uid) and any(line.inside == 0 for line in maps.gid)
-    return "" if mapped and maps.setgroups == "allow" else "--preserve-credentials "
+def _entered(maps: IdMaps) -> str:
+    """nsenter into the user namespace of $holder, as root of it where there is one."""
+    enter = "nsenter --target $holder --user"
+    uid, gid = (any(line.inside == 0 for line in ranges) for ranges in (maps.uid, maps.gid))
+    if not uid:
+        return f"# no standard tool: with no uid 0 in the map, execve drops the capabilities\n{enter} --preserve-credentials"
+    if gid and maps.setgroups == "allow":
+        return enter  # it sets groups, gid and uid by itself
+    return f"{enter} --preserve-credentials --setuid 0" + (" setpriv --regid 0 --keep-groups" if gid else "")
 
 
 def _held(maps: IdMaps) -> str:
@@ -161,7 +168,9 @@ class NewTime(Op):
 
     def shell(self) -> str:
         shifts = "".join(f" --{clock} {offset // 10**9}" for clock, offset in self.offsets.items() if offset)
-        return f"unshare --time --fork{shifts}"
+        odd = ", ".join(f"{clock} is {offset / 1e9:g} s" for clock, offset in self.offsets.items() if offset % 10**9)
+        comment = f"# no standard tool: unshare(1) takes whole seconds; {odd}\n" if odd else ""
+        return f"{comment}unshare --time --fork{shifts}"
 
     def wrap(self, inner: str) -> str:
         return f"{self.shell()} sh -c {shlex.quote(inner)}"
@@ -220,6 +229,8 @@ class Unshare(Op):
 
     def shell(self) -> str:
         options = [KINDS[kind].unshare_option for kind in self.kinds]
+        if "user" in self.kinds:
+            options.append("--keep-caps")  # execve would drop them, as long as there is no map
         if "mnt" in self.kinds:
             options += ["--propagation", "unchanged"]
         return " ".join(["unshare", *options])
@@ -243,11 +254,13 @@ class Setns(Op):
         return f"join the {self.kind or 'given'} namespace {self.path}".rstrip()
 
     def shell(self) -> str:
-        option = KINDS[self.kind].unshare_option if self.kind else "--all"
-        return f"nsenter {option}={shlex.quote(self.path)}"
+        if not self.path or not self.kind:
+            return "# no standard tool: setns() of a namespace that only a descriptor holds"
+        keep = ["--preserve-credentials"] if self.kind == "user" else []
+        return shlex.join(["nsenter", f"{KINDS[self.kind].unshare_option}={self.path}", *keep])
 
     def wrap(self, inner: str) -> str:
-        return f"{self.shell()} sh -c {shlex.quote(inner)}"
+        return f"{self.shell()} sh -c {shlex.quote(inner)}" if self.path and self.kind else f"{self.shell()}\n{inner}"
 
 
 # Which kind of namespace owns a part of /proc/sys; the first prefix that fits counts.
