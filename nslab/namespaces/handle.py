@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -18,11 +19,12 @@ class Namespace:
     ``kind`` is a name of KINDS, ``id`` its device and inode number (a NamespaceId).
     """
 
-    def __init__(self, kind: str, descriptor: Descriptor):
+    def __init__(self, kind: str, descriptor: Descriptor, path: str = ""):
         info = os.fstat(descriptor.fileno())
         self.kind = kind
         self.id = NamespaceId(info.st_dev, info.st_ino)
         self._descriptor = descriptor
+        self._path = path
 
     @classmethod
     def of(cls, pid: int | str, kind: str) -> Namespace:
@@ -33,7 +35,8 @@ class Namespace:
         if kind not in KINDS:
             raise SpecError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
         try:
-            return cls(kind, Descriptor(os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)))
+            path = f"/proc/{os.getpid() if pid == 'self' else pid}/ns/{kind}"
+            return cls(kind, Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)), path)
         except (FileNotFoundError, ProcessLookupError):
             raise DeadNamespace(f"there is no process {pid} (any more), or this kernel has no {kind} namespaces.") from None
 
@@ -63,6 +66,13 @@ class Namespace:
         """For a user namespace: the uid that made it. None for the other kinds."""
         return nsfs.ns_get_owner_uid(self.fileno()) if self.kind == "user" else None
 
+    def path(self) -> str:
+        """A path in /proc by which others reach it, "" when it has no member that can be seen."""
+        with contextlib.suppress(OSError):
+            if self._path and os.path.samestat(os.stat(self._path), os.fstat(self.fileno())):
+                return self._path
+        return next((f"/proc/{pid}/ns/{self.kind}" for pid in self._members()), "")
+
     def members(self) -> list[int]:
         """The PIDs of the processes in it, as far as this user may see."""
         return sorted(self._members())
@@ -77,7 +87,7 @@ class Namespace:
 
     def hold(self) -> Namespace:
         """A second handle, which keeps the namespace alive on its own."""
-        return Namespace(self.kind, Descriptor(os.dup(self.fileno())))
+        return Namespace(self.kind, Descriptor(os.dup(self.fileno())), self._path)
 
     def close(self) -> None:
         """Let go of it; it vanishes when nothing else holds it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from nslab.namespaces.running import Result, Sink
 from nslab.namespaces.view import NamespacesOf, machine_ids
 from nslab.ops import (
     Adopt,
+    Borrow,
     Chdir,
     Chroot,
     Execute,
@@ -44,6 +46,7 @@ from nslab.syscalls import decode
 from nslab.trace import Trace, emit, record
 
 NOBODY = 65534
+_WITHOUT = ("setpriv", "--inh-caps=-all")
 
 
 class Process:
@@ -124,8 +127,7 @@ class Process:
 
     def setns(self, namespace: Namespace) -> None:
         """Join a namespace (pid and time: its next children will). setns(2)"""
-        path = f"/proc/self/fd/{namespace.fileno()}"
-        self.do(Setns("namespace", namespace.kind, path), namespace=namespace)
+        self.do(Setns("namespace", namespace.kind, namespace.path()), namespace=namespace)
 
     def sethostname(self, name: str) -> None:
         """Set the host name of its UTS namespace. sethostname(2)"""
@@ -197,12 +199,12 @@ class Process:
 
     def getpid(self) -> int:
         """Its PID, as it sees it. getpid(2)"""
-        pid: int = self.call(os.getpid)
+        pid: int = self._call(os.getpid)
         return pid
 
     def gethostname(self) -> str:
         """The host name that it sees. uname(2)"""
-        return self.call(os.uname).nodename  # type: ignore[no-any-return]
+        return self._call(os.uname).nodename  # type: ignore[no-any-return]
 
     # -- running things -------------------------------------------------------------------------------------------------
 
@@ -229,7 +231,13 @@ class Process:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a Python function in this very process (nslab.syscalls work there) and return its value."""
-        with channel.sealed(functions.dump(function, args, kwargs)) as payload:
+        value = self._call(function, args, kwargs)
+        name = getattr(function, "__name__", type(function).__name__)
+        self._script.entries.append(f"# no standard tool: {name}() was called in the process, as Python")
+        return value
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        with channel.sealed(functions.dump(function, args, dict(kwargs or {}))) as payload:
             return functions.value(self._order("call", tuple(sys.path), {"function": payload}))
 
     # -- looking at it --------------------------------------------------------------------------------------------------
@@ -237,7 +245,7 @@ class Process:
     @property
     def namespaces(self) -> NamespacesOf:
         """The namespaces that it is in now, by kind."""
-        return NamespacesOf(self.pid, lambda: self._pidfd)
+        return NamespacesOf(self.pid, lambda: None if self._ended else self._pidfd)
 
     @property
     def alive(self) -> bool:
@@ -296,16 +304,31 @@ class Process:
 
 
 class _Script:
-    """The orders that a process took, as a shell script."""
+    """The orders that a process took, as a shell script: ops, commands, and comments for what a shell cannot do."""
 
-    def __init__(self, *entries: Op | Execute):
+    def __init__(self, *entries: Op | Execute | str):
         self.entries = list(entries)
 
     def shell(self) -> str:
-        inner = 'exec "${SHELL:-sh}"'
-        for entry in reversed(self.entries):
-            inner = f"{entry.shell()}\n{inner}" if isinstance(entry, Execute) else entry.wrap(inner)
+        entries = self._joined()
+        users = [index for index, entry in enumerate(entries) if isinstance(entry, Unshare) and "user" in entry.kinds]
+        keeps = users[0] if users else len(entries)  # from there on the script keeps capabilities: no command gets them
+        inner = f'exec {shlex.join(_WITHOUT) + " " if users else ""}"${{SHELL:-sh}}"'
+        for index, entry in reversed([*enumerate(entries)]):
+            if isinstance(entry, Execute):
+                command = replace(entry, argv=(*_WITHOUT, *entry.argv)) if index > keeps else entry
+                inner = f"{command.shell()}\n{inner}"
+            else:
+                inner = f"{entry}\n{inner}" if isinstance(entry, str) else entry.wrap(inner)
         return inner + "\n"
+
+    def _joined(self) -> list[Op | Execute | str]:
+        """What was joined belongs to the borrowed user namespace: the script must join that one, not make its own."""
+        first, *rest = self.entries or [""]
+        paths = [entry.path for entry in rest if isinstance(entry, Setns) and entry.path]
+        if isinstance(first, Borrow) and paths:
+            return [Setns("", "user", f"{os.path.dirname(paths[0])}/user"), *rest]
+        return self.entries
 
 
 class _Order(Child):
