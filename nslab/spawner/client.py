@@ -128,6 +128,8 @@ class Child:
     @property
     def pidfd(self) -> Descriptor | None:
         """A descriptor that stands for the process; None when it is gone."""
+        if self.gone is not None:
+            return None
         if self._pidfd is None:
             self.wait_for(lambda: self.pid or self.gone is not None)
             self._pidfd = self._open(self.pid)
@@ -186,12 +188,12 @@ class Child:
 
     def end(self) -> None:
         """End the process and all below it, and return when nothing of it is left."""
-        if self.gone is not None:
-            return
         if pidfd := self.pidfd:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
         self.wait_for(lambda: self.gone is not None, 5)
+        if self.gone is not None and self._pidfd:
+            self._pidfd.close()
 
 
 class Spawner:
