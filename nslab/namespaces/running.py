@@ -169,6 +169,8 @@ def complete(
     data = (input.encode() if isinstance(input, str) else bytes(input)) if input is not None else None
     if timeout is not None and timeout < 0:
         raise SpecError("timeout", "must be at least 0 seconds")
+    if max_output < 0:
+        raise SpecError("max_output", "must be at least 0 bytes")
     sink = to_notebook if stream is True else stream or None
     collector = Collector(max_output, sink)
     streams = Streams(tty=tty, stdin=data is not None)
