@@ -93,7 +93,7 @@ def calls(tree: ast.AST, names: dict[str, set[str]]) -> Iterator[ast.Call]:
 
 @pytest.mark.unit
 def test_every_module_is_in_a_room() -> None:
-    assert {room for room, _, _ in MODULES} == {"", *ROW}
+    assert {room for room, _, _ in MODULES} <= {"", *ROW}
 
 
 @pytest.mark.unit

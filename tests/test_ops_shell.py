@@ -1,0 +1,301 @@
+"""The shell commands of a plan, run by plain sh, leave the same state of the kernel as the plan.
+
+Each test makes something with nslab, lets a probe look around inside, and lets the same probe look around in what the
+script of the trace makes. What the probe sees must be the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import nslab
+from nslab import ops
+from nslab.model import KINDS, IdRange
+from nslab.ops import IdMaps, Plan
+
+PROBE = r"""
+for kind in mnt uts ipc pid net user cgroup time; do echo "namespace $kind $(readlink /proc/self/ns/$kind)"; done
+uname -n | sed "s/^/host name /"
+sed "s/^/domain name /" /proc/sys/kernel/domainname
+echo "ids $(id -u) $(id -g) groups $(id -G)"
+for file in uid_map gid_map setgroups timens_offsets; do sed "s/^ */$file /; s/  */ /g" /proc/self/$file; done
+echo "pid $(readlink /proc/self)"
+sed -n "s/^Cap\(Eff\|Prm\|Inh\|Amb\|Bnd\):/capabilities \1/p; s/^NoNewPrivs/no new privileges/p" /proc/self/status
+sed "s/^[0-9]* [0-9]* [0-9:]* /mount /; s/shared:[0-9]*/shared/; s/master:[0-9]*/master/; s/uid=[0-9]*//" /proc/self/mountinfo
+echo "working directory $(pwd)"
+"""
+SMALL = 64  # a PID that only a young PID namespace has
+
+
+def seen(text: str) -> list[str]:
+    """What the probe said, in a form that can be compared: own or the machine's instead of an inode, small or large PIDs."""
+    return [plain(line) for line in text.splitlines()]
+
+
+def plain(line: str) -> str:
+    match line.split():
+        case ["namespace", kind, link]:
+            return f"namespace {kind} {'the same' if link == os.readlink(f'/proc/self/ns/{kind}') else 'own'}"
+        case ["pid", number]:
+            return f"pid {'small' if int(number) < SMALL else 'large'}"
+    return line
+
+
+def by_hand(script: str) -> list[str]:
+    """What the probe in a script sees, when sh runs it; the shell at the end of some is replaced by one that ends at once."""
+    env = {**os.environ, "SHELL": "/bin/true"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=30
+    )
+    assert done.stderr == "", f"{done.stderr}\n{script}"
+    return seen(done.stdout)
+
+
+def both(run: Callable[[], nslab.Result]) -> list[str]:
+    """What the probe saw in what nslab made, after it was found to be the same by hand."""
+    with nslab.record() as trace:
+        made = seen(run().check().stdout)
+    assert by_hand(trace.shell()) == made
+    assert f"domain name {Path('/proc/sys/kernel/domainname').read_text().strip()}" in made or "namespace uts own" in made
+    return made
+
+
+def own(lines: list[str]) -> set[str]:
+    return {line.split()[1] for line in lines if line.startswith("namespace ") and line.endswith(" own")}
+
+
+BORROWED = {"user"} if os.geteuid() else set()  # an ordinary user's container is in one of these anyway
+
+COMBINATIONS = ["", "uts", "mnt", "pid", "time", "pid mnt", "uts pid mnt", "user", "user uts", "user mnt", "user pid",
+                "user uts pid mnt", "uts ipc net cgroup", "user time", "all"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kinds", COMBINATIONS)
+def test_each_combination_of_kinds(kinds: str) -> None:
+    names = {"hostname": "web"} if "uts" in kinds or kinds == "all" else {}
+    lines = both(lambda: nslab.run(PROBE, isolate=kinds, **names))
+    wanted = set(KINDS) if kinds == "all" else set(kinds.split())
+    assert own(lines) == wanted | BORROWED
+    assert ("host name web" in lines) == bool(names)
+    fresh = {"pid", "mnt"} <= wanted
+    assert ("pid small" in lines) == fresh
+    if fresh:
+        assert [line for line in lines if re.match(r"mount / /proc .* - proc", line)]
+    if wanted & {"user"} or BORROWED:
+        assert "ids 0 0" in " ".join(lines)
+        assert "setgroups deny" in lines
+
+
+@pytest.mark.parametrize(
+    "name", ["web", "a b/c", "it's", "ü" * 20, "-n", "%s%d", "h" * 64, "with.dots-and-hyphens", "two\nlines", "\\n"]
+)
+@pytest.mark.parametrize("kinds", ["uts", "user uts"])
+def test_any_name(kinds: str, name: str) -> None:
+    lines = both(lambda: nslab.run(PROBE, isolate=kinds, hostname=name, domainname=name[::-1]))
+    assert f"host name {name}" in "\n".join(lines).replace("\nhost name lines", "\nlines")
+    assert "\n" in name or f"domain name {name[::-1]}" in lines
+
+
+@pytest.mark.parametrize("kinds", ["pid mnt", "user pid mnt"])
+def test_the_old_proc(kinds: str) -> None:
+    assert "pid large" in both(lambda: nslab.run(PROBE, isolate=kinds, proc="old"))
+
+
+@pytest.mark.parametrize("kinds", ["time", "user time pid mnt uts"])
+@pytest.mark.parametrize("clock", [{"monotonic": "+1d"}, {"boottime": 3600, "monotonic": -5}, {"boottime": "90m"}, {}])
+def test_clocks(kinds: str, clock: dict[str, float | str]) -> None:
+    lines = both(lambda: nslab.run(PROBE, isolate=kinds, clock=clock))
+    if "boottime" in clock:
+        assert f"timens_offsets boottime {3600 if len(clock) == 2 else 5400} 0" in lines
+
+
+def test_a_clock_that_the_tool_cannot_set_says_so() -> None:
+    """unshare(1) takes whole seconds."""
+    with nslab.record() as trace:
+        nslab.run("true", isolate="time", clock={"monotonic": 1.5, "boottime": 2})
+    assert "# no standard tool: unshare(1) takes whole seconds; monotonic is 1.5 s" in trace.shell()
+
+
+@pytest.mark.requires("root")
+@pytest.mark.parametrize(
+    ("options", "uid_map"),
+    [
+        ({"uid_map": "subordinate"}, "uid_map 0 "),
+        ({"uid_map": [(0, 1000, 5), (5, 70000, 1)], "gid_map": [(0, 100, 3)]}, "uid_map 0 1000 5"),
+        ({"uid_map": [(0, 0, 65536)], "gid_map": [(0, 0, 65536)]}, "uid_map 0 0 65536"),
+        ({"uid_map": [(0, 1000, 1)], "gid_map": [(0, 1000, 1)], "setgroups": "deny"}, "uid_map 0 1000 1"),
+        ({"uid_map": [(0, 1000, 1)], "gid_map": [(0, 1000, 1)], "setgroups": "allow"}, "uid_map 0 1000 1"),
+        ({"setgroups": "allow"}, "uid_map 0 0 1"),
+        ({"uid_map": [(0, 1000, 2)], "gid_map": [(5, 1000, 1)]}, "uid_map 0 1000 2"),
+        ({"uid_map": [(0, 1000, 2)], "gid_map": [(5, 1000, 1)], "setgroups": "deny"}, "uid_map 0 1000 2"),
+    ],
+    ids=["subordinate", "lines", "identity", "deny", "allow", "single-allow", "no-gid-0", "no-gid-0-deny"],
+)
+@pytest.mark.parametrize("kinds", ["user", "user uts", "user pid mnt"])
+def test_id_maps_of_root(kinds: str, options: dict, uid_map: str) -> None:
+    lines = both(lambda: nslab.run(PROBE, isolate=kinds, **options))
+    assert [line for line in lines if line.startswith(uid_map)]
+    assert ("setgroups deny" in lines) == (options.get("setgroups") == "deny")
+
+
+@pytest.mark.requires("root")
+def test_a_map_without_root() -> None:
+    """A user namespace alone is the same by hand; for more the tool would need capabilities that execve takes away."""
+    lines = both(lambda: nslab.run(PROBE, isolate="user", uid_map=[(1000, 0, 1)], gid_map=[(1000, 0, 1)]))
+    assert "ids 1000 1000 groups 1000" in lines
+    with nslab.record() as trace:
+        nslab.run("true", isolate="user uts", uid_map=[(1000, 0, 1)])
+    assert "# no standard tool: with no uid 0 in the map" in trace.shell()
+
+
+@pytest.mark.requires("root")
+@pytest.mark.parametrize("user", [0, 1000])
+@pytest.mark.parametrize("kinds", ["uts", "user pid mnt"])
+def test_another_user(kinds: str, user: int) -> None:
+    options = {"uid_map": "subordinate"} if "user" in kinds else {}
+    assert f"ids {user} {user} groups {user}" in both(lambda: nslab.run(PROBE, isolate=kinds, user=user, **options))
+
+
+def test_a_user_where_setgroups_is_denied() -> None:
+    assert "setgroups deny" in both(lambda: nslab.run(PROBE, isolate="user", user=0))
+
+
+def test_a_working_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    assert f"working directory {folder}" in both(lambda: nslab.run(PROBE, isolate="uts", cwd=str(folder)))
+
+
+def test_a_container_and_all_that_ran_in_it() -> None:
+    with nslab.Container("web", isolate="uts pid mnt", hostname="web") as web:
+        one = seen(web.run(PROBE).stdout)
+        two = web.run(["printf", "%s\n", "a 'b' \"c\" $d"]).stdout.splitlines()
+    assert by_hand(web.trace.shell()) == one + two
+
+
+def test_a_container_made_step_by_step() -> None:
+    with nslab.Stepper(isolate="user uts pid mnt", hostname="web") as stepper:
+        made = seen(stepper.finish().run(PROBE).stdout)
+    assert by_hand(stepper.trace.shell()) == made
+
+
+# -- orders of a steered process ---------------------------------------------------------------------------------------
+
+
+def orders(steer: Callable[[nslab.Process], object], **options: str) -> list[str]:
+    with nslab.process(**options) as process:
+        steer(process)
+        made = seen(process.run(PROBE).check().stdout)
+        script = process.trace.shell()
+    assert by_hand(script) == made, script
+    return made
+
+
+def test_orders_with_a_host_name() -> None:
+    def steer(process: nslab.Process) -> None:
+        process.unshare("uts")
+        process.sethostname("a")
+        process.unshare("uts")
+        process.setdomainname("b")
+
+    lines = orders(steer)
+    assert own(lines) == {"uts"} | BORROWED
+    assert {"host name a", "domain name b"} <= set(lines)
+
+
+def test_orders_with_mounts(tmp_path: Path) -> None:
+    target = tmp_path / "a place"
+    target.mkdir()
+
+    def steer(process: nslab.Process) -> None:
+        process.unshare("mnt")
+        process.mount("tmpfs", str(target), "tmpfs", "MS_NOSUID|MS_NODEV", "size=64k")
+        process.mount(str(target), str(target), None, "MS_BIND")
+        process.mount(None, str(target), None, "MS_REMOUNT|MS_BIND|MS_RDONLY|MS_NOSUID|MS_NODEV")
+        process.mount(None, str(target), None, "MS_SHARED")
+        process.mount("/dev", "/mnt", None, "MS_BIND|MS_REC")
+        process.umount("/mnt", detach=True)
+        process.chdir(str(target))
+
+    lines = orders(steer)
+    assert len([line for line in lines if "a\\040place" in line]) == 2
+    assert [line for line in lines if "a\\040place ro,nosuid,nodev" in line and "shared - tmpfs" in line]
+
+
+def test_orders_with_a_new_root(tmp_path: Path) -> None:
+    def steer(process: nslab.Process) -> None:
+        process.unshare("mnt")
+        process.mount("/", str(tmp_path), None, "MS_BIND|MS_REC")
+        process.pivot_root(str(tmp_path), f"{tmp_path}/mnt")
+        process.umount("/mnt", detach=True)
+        process.chdir("/")
+
+    assert not [line for line in orders(steer) if str(tmp_path) in line and line.startswith("mount")]
+
+
+def test_orders_with_a_chroot() -> None:
+    def steer(process: nslab.Process) -> None:
+        process.unshare("mnt")
+        process.mount("/", "/mnt", None, "MS_BIND|MS_REC")
+        process.chroot("/mnt")
+        process.chdir("/tmp")
+
+    assert "working directory /tmp" in orders(steer)
+
+
+def test_orders_of_an_ordinary_user() -> None:
+    """The maps by hand, from inside the new user namespace."""
+    uid = os.getuid() or 65534
+
+    def steer(process: nslab.Process) -> None:
+        process.unshare("user")
+        process.write("/proc/self/setgroups", "deny")
+        process.write("/proc/self/uid_map", f"0 {uid} 1")
+        process.write("/proc/self/gid_map", f"0 {uid if os.getuid() == 0 else os.getgid()} 1\n")
+        process.unshare("uts")
+        process.sethostname("mine")
+
+    lines = orders(steer, as_="ordinary")
+    assert own(lines) == {"user", "uts"}
+    assert {"host name mine", f"uid_map 0 {uid} 1", "setgroups deny"} <= set(lines)
+
+
+def test_orders_that_join_a_namespace() -> None:
+    with nslab.Container(isolate="uts", hostname="joined") as web, web.namespaces["uts"] as uts:
+        lines = orders(lambda process: process.setns(uts))
+    assert "host name joined" in lines
+
+
+def test_what_no_tool_can_do_is_a_comment() -> None:
+    """The short list: everything else is a command."""
+    here = [
+        op.shell()
+        for op in (
+            ops.NewNamespaces(("uts",)), ops.Borrow(IdMaps((IdRange(0, 1, 1),), (IdRange(0, 1, 1),), "deny")),
+            ops.NewTime({"boottime": 10**9}), ops.Join("init", 1, ("uts",)), ops.Unshare(("uts",)),
+            ops.Setns("n", "uts", "/proc/1/ns/uts"), ops.Adopt(), ops.WriteFile("/proc/self/uid_map", "0 1 1"),
+            ops.SetHostname("a"), ops.SetDomainname("a"), ops.SetPropagation("private"), ops.Mount("a", "/b"), ops.MountProc(),
+            ops.Umount("/b"), ops.PivotRoot("/a", "/b"), ops.Chroot("/a"), ops.Chdir("/a"), ops.SetIds(1, 1), ops.BecomeRoot(),
+        )
+    ]  # fmt: skip
+    assert len(here) == len([name for name in ops.__all__ if name not in ("Context", "Execute", "IdMaps", "Op", "Plan")])
+    assert {text for text in here if text.startswith(("#", ":"))} == {ops.Adopt().shell(), ops.BecomeRoot().shell()}
+    assert ops.BecomeRoot().wrap("x") == "x"
+
+
+def test_orders_that_are_python_are_a_comment() -> None:
+    with nslab.process() as process:
+        process.unshare("uts")
+        process.call(nslab.syscalls.sethostname, b"by-python")
+        assert "# no standard tool: sethostname() was called in the process, as Python" in process.trace.shell()
+
+
+def test_a_plan_without_a_command_ends_in_a_shell() -> None:
+    plan = Plan((ops.NewNamespaces(("uts",)), ops.SetHostname("web")))
+    assert plan.shell() == "unshare --uts sh -c 'hostname web\nexec \"${SHELL:-sh}\"'\n"
