@@ -131,7 +131,8 @@ def test_c08_a_restart_leaves_nothing(kernel, notebook_recorded, now):
     kernel.restart(now=now)
     assert wait_until_gone(notebook_recorded) == set()
     assert children(kernel.pid) == []
-    assert kernel.run("import nslab; print(nslab.run('hostname', isolate='uts', hostname='new').stdout)").ok().stdout == "new\n\n"
+    again = kernel.run("import nslab; print(nslab.run('hostname', isolate='uts', hostname='new').stdout)")
+    assert again.ok().stdout == "new\n\n"
 
 
 @pytest.mark.notebook
@@ -232,7 +233,7 @@ def boom() -> None:
         (lambda: sys.exit(3), SystemExit, "3"),
         (lambda: os._exit(3), nslab.NslabError, "without an answer"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), nslab.NslabError, "without an answer"),
-        (lambda: threading.Lock(), nslab.NslabError, "sent back"),
+        (threading.Lock, nslab.NslabError, "sent back"),
     ],
 )
 def test_c04_a_function_that_runs_inside_ends_there(function, error, match):

@@ -20,9 +20,7 @@ ROUNDS = 12  # each way to die once
 @pytest.mark.timeout(300)
 @pytest.mark.requires("userns", "tool:ipcmk", "tool:lsns", "tool:setpriv", "tool:unshare")
 def test_nothing_is_left_whatever_dies():
-    run = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash", str(ROUNDS), "--json"], stdout=subprocess.PIPE, text=True
-    )
+    run = subprocess.Popen([sys.executable, "-m", "tests.crash", str(ROUNDS), "--json"], stdout=subprocess.PIPE, text=True)
     try:
         answer = json.loads(run.communicate()[0])
     finally:

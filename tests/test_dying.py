@@ -97,8 +97,10 @@ def test_a_call_in_flight_says_that_the_spawner_died(where, which):
     def die(*_):
         kill(victim)
 
-    with nslab.Container(isolate="pid uts") as box, nslab.process() as process, pytest.raises(
-        (nslab.DeadNamespace, nslab.SpawnerError)
+    with (
+        nslab.Container(isolate="pid uts") as box,
+        nslab.process() as process,
+        pytest.raises((nslab.DeadNamespace, nslab.SpawnerError)),
     ):
         options = {"command": "echo; exec sleep 1000", "stream": die, "timeout": 5}
         if where == "run":

@@ -45,6 +45,14 @@ class Cell:
         return self
 
 
+def own_python(python: Sequence[str] = ()) -> KernelSpec:
+    """A kernel of this very Python, or of another command, without any kernel installed for Jupyter."""
+    return KernelSpec(
+        argv=[*(python or [sys.executable]), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        display_name="Python", language="python",
+    )  # fmt: skip
+
+
 class _Manager(KernelManager):
     owner: int | None = None
 
@@ -78,10 +86,7 @@ class Kernel:
         }
         self.manager = _Manager(connection_file=str(folder / "kernel.json"))
         self.manager.owner = owner
-        self.manager._kernel_spec = KernelSpec(
-            argv=[*(python or [sys.executable]), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            display_name="Python", language="python",
-        )  # fmt: skip
+        self.manager._kernel_spec = own_python(python)
         self.terminal = open(folder / "terminal", "w+b")  # noqa: SIM115
         try:
             self.manager.start_kernel(cwd=str(cwd or Path.cwd()), env=self.env, stdout=self.terminal, stderr=self.terminal)
