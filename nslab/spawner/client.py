@@ -25,6 +25,9 @@ from nslab.syscalls import decode
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from nslab.spawner.watchdog import main; main(*map(int, sys.argv[2:]))"
 
 
+_ENDED = "the spawner ended; whatever it had made is gone with it."
+
+
 class Descriptor:
     """A descriptor that is owned: closed by close(), at the end of a ``with``, or when nobody holds the object any more."""
 
@@ -74,6 +77,7 @@ class Child:
         self.status: int | None = None
         self.gone: int | None = None
         self.error: BaseException | None = None
+        self.spawner: Spawner | None = None
         self.steps: list[trace.Step] = []
         self._early: list[tuple[Any, ...]] = []
         self.why = ""  # marks every step as implied, for this reason
@@ -92,7 +96,7 @@ class Child:
                 message, _ = channel.receive(self.reply)
             except EOFError:
                 message = ([], "gone", int(signal.SIGKILL))
-                self.error = self.error or SpawnerError("the spawner ended; whatever it had made is gone with it.")
+                self.error = self.error or SpawnerError(_ENDED)
             early = self._early
             early.append(message)
             if self.pid or message[1] in ("made", "gone"):  # the new process may speak before the spawner says that it is there
@@ -121,6 +125,8 @@ class Child:
                 value.steps = tuple(step for step in self.steps if not step.errno)
         elif word == "exit":
             self.status = value
+            if value == signal.SIGKILL and self.spawner and not self.spawner.alive:  # it did not end by itself
+                self.error = SpawnerError(_ENDED)
         elif word == "gone":
             self.gone = value
             self.reply.close()
@@ -229,6 +235,7 @@ class Spawner:
         """Ask for a process. ``fds`` are the descriptors that plan and work need, by name; they stay the caller's."""
         mine, theirs = channel.pair()
         child = Child(mine)
+        child.spawner = self
         with theirs:
             everything = {"reply": theirs, **fds}
             request = Start(plan, work, tuple(everything), title, lone, stay, stepwise)
