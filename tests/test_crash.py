@@ -12,8 +12,9 @@ import uuid
 import pytest
 
 from tests.crash.oracle import MARK, Oracle, Recorded, descendants, marked
+from tests.crash.rounds import WAYS
 
-ROUNDS = 12  # each way to die once
+ROUNDS = len(WAYS)  # each way once
 
 
 @pytest.mark.crash

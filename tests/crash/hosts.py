@@ -39,8 +39,9 @@ class User:
 class Host:
     """A running victim, with a folder of its own that close() removes. ``process`` says "ready", "works" and so on."""
 
-    def __init__(self, user: User, seed: str, threads: int):
-        self.user, self.seed, self.threads = user, seed, threads
+    def __init__(self, user: User, seed: str, threads: int, interrupted: bool = False):
+        self.user = user
+        self.arguments = (seed, threads, int(interrupted))
         self.mark = uuid.uuid4().hex
         self._folder = tempfile.TemporaryDirectory(prefix="nslab-crash-", dir="/tmp", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
@@ -99,7 +100,7 @@ class Plain(Host):
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        arguments = ["-m", "tests.crash.victim", str(self.folder), self.seed, str(self.threads)]
+        arguments = ["-m", "tests.crash.victim", str(self.folder), *map(str, self.arguments)]
         with open(self.folder / "terminal", "w+b") as terminal:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *self.user.python, *arguments], cwd=self.user.checkout, env=self.env,
@@ -122,7 +123,7 @@ class Notebook(Host):
         python = ["setpriv", "--pdeathsig", "KILL", *self.user.python]
         self.kernel = Kernel(self.folder, python=python, env=self.env, owner=self.user.uid, cwd=self.user.checkout)
         self.pid = self.kernel.pid
-        arguments = (str(self.folder), self.seed, self.threads)
+        arguments = (str(self.folder), *self.arguments)
         self.cell = self.kernel.begin(f"from tests.crash import victim; victim.main(*{arguments!r})")
 
     def bury(self) -> None:

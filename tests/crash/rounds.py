@@ -39,7 +39,7 @@ class Round:
     def __init__(self, way: Way, number: int, seed: str, user: User):
         self.random = random.Random(seed)
         threads = 2 if way.ends and way.host is Plain and self.random.random() < 0.4 else 1
-        self.host = way.host(user, seed, threads)
+        self.host = way.host(user, seed, threads, way.kill is interrupt)
         self.oracle = Oracle(self.host.mark, self.host.temporary)
         self.outcome = Outcome(way.name, number, seed)
         self.way = way
@@ -135,6 +135,23 @@ class Round:
                     return spawner
         return 0
 
+    def expect_recovery(self, timeout: float) -> None:
+        """The victim says that nslab works, lets go of everything, and has nothing left."""
+        said = self.host.wait_until_said("works", "wrong", timeout=timeout)
+        if said and said["event"] == "works":
+            said = self.host.wait_until_said("let go", "wrong", timeout=5)
+            if open_still := set(said.get("descriptors", ()) if said else ()) - self.way.host.own_descriptors:
+                self.complain(f"descriptors left open: {open_still}")
+            if said and (helpers := children(self.host.pid)):
+                self.complain(f"after shutdown() there are still {[f'{name(pid)} {state(pid)}' for pid in helpers]}")
+        if not said:
+            self.complain(f"hung after {' '.join(self.host.doings())}; it had said {self.host.heard}\n{self.stacks()}")
+
+    def helpers(self) -> set[int]:
+        """The victim with its watchdog and spawners."""
+        below = descendants(self.host.pid)
+        return {self.host.pid, *(pid for pid in below if name(pid) in ("nslab-watchdog", "nslab-spawner", "nslab-borrowed"))}
+
     def own_helpers(self, old: Recorded) -> set[int]:
         """The victim, and what is below a watchdog that it has started since."""
         new = [pid for pid in children(self.host.pid) if pid not in old.fds and state(pid)[0] != "Z"]
@@ -186,17 +203,9 @@ def _kill_helper(turn: Round, which: str) -> None:
     said = turn.host.wait_until_said("works", "wrong", timeout=since + 3 - time.monotonic())
     if not said and turn.own_helpers(recorded) != {turn.host.pid}:
         os.kill(turn.host.pid, signal.SIGINT)  # it waits for something that the new spawner runs
-        said = turn.host.wait_until_said("works", "wrong", timeout=3)
-    if said and said["event"] == "works":
-        said = turn.host.wait_until_said("let go", "wrong", timeout=5)
-        open_still = set(said.get("descriptors", ()) if said else ()) - turn.way.host.own_descriptors
-        if open_still:
-            turn.complain(f"descriptors left open: {open_still}")
-        if said and (helpers := children(turn.host.pid)):
-            turn.complain(f"after shutdown() there are still {[f'{name(pid)} {state(pid)}' for pid in helpers]}")
-    if not said:
-        turn.complain(f"hung after {' '.join(turn.host.doings())}; it had said {turn.host.heard}\n{turn.stacks()}")
-    elif said["event"] == "wrong":
+        turn.host.wait_until_said("works", "wrong", timeout=3)
+    turn.expect_recovery(0)
+    if said := turn.host.said("wrong"):
         turn.complain(said["text"])
     kill_notebook(turn)
 
@@ -207,6 +216,33 @@ def kill_spawner(turn: Round) -> None:
 
 def kill_watchdog(turn: Round) -> None:
     _kill_helper(turn, "watchdog")
+
+
+def interrupt(turn: Round) -> None:
+    """The stop button, again and again: what was being made is undone, and what is dropped then is gone."""
+    if not turn.host.said("ready") and not turn.host.wait_until_said("ready", timeout=30):
+        turn.complain("the victim did not start")
+        return
+    for _ in range(turn.random.randint(1, 8)):
+        turn.host.listen(turn.random.uniform(0, 0.2))
+        turn.outcome.processes = max(turn.outcome.processes, len(descendants(turn.host.pid)))
+        os.kill(turn.host.pid, signal.SIGINT)
+    os.kill(turn.host.pid, signal.SIGUSR1)
+    os.kill(turn.host.pid, signal.SIGINT)
+    since = time.monotonic()
+    if not turn.host.wait_until_said("dropped", "wrong", timeout=1):
+        os.kill(turn.host.pid, signal.SIGINT)  # Python loses one that comes while a finalizer runs: press again
+        since = time.monotonic()
+    if not turn.host.wait_until_said("dropped", "wrong", timeout=5):
+        turn.complain(f"hung after {' '.join(turn.host.doings())}\n{turn.stacks()}")
+    elif turn.host.said("dropped"):
+        turn.oracle.record()
+        turn.clean(since, turn.helpers)
+        os.kill(turn.host.pid, signal.SIGUSR1)
+        turn.expect_recovery(5)
+    if said := turn.host.said("wrong"):
+        turn.complain(said["text"])
+    kill_notebook(turn)
 
 
 def restart(turn: Round) -> None:
@@ -284,9 +320,11 @@ WAYS = (
     Way("script: spawner", Plain, kill_spawner, ends=False),
     Way("kernel: restart", Notebook, restart),
     Way("script: watchdog", Plain, kill_watchdog, ends=False),
+    Way("script: stop button", Plain, interrupt, ends=False),
     Way("kernel: spawner", Notebook, kill_spawner, ends=False),
     Way("script: its group", Plain, kill_group),
     Way("kernel: shutdown now", Notebook, shut_down_now),
+    Way("kernel: stop button", Notebook, interrupt, ends=False),
     Way("script: Ctrl-C", Plain, end_script),
     Way("kernel: watchdog", Notebook, kill_watchdog, ends=False),
     Way("kernel: its group", Notebook, kill_group),

@@ -1,9 +1,10 @@
 """What a victim does until it is killed: make, enter, leave and forget, at random, with daemons in everything.
 
-    python -m tests.crash.victim FOLDER SEED THREADS
+    python -m tests.crash.victim FOLDER SEED THREADS INTERRUPTED
 
 It talks through two FIFOs in FOLDER: "events", of lines of JSON. On SIGUSR1, which follows the death of a helper, it
-ends what it is at, checks that nslab works again, lets go of everything, and waits for its own death.
+ends what it is at, checks that nslab works again, lets go of everything, and waits for its own death. With INTERRUPTED
+a Ctrl-C ends what it is at and no more, and at the first SIGUSR1 it drops everything.
 """
 
 from __future__ import annotations
@@ -154,18 +155,21 @@ class Actions:
 
 
 class Victim:
-    def __init__(self, folder: str, seed: str, threads: int):
+    def __init__(self, folder: str, seed: str, threads: int, interrupted: bool):
         self.events = os.open(Path(folder, "events"), os.O_WRONLY | os.O_CLOEXEC)
         self.log = open(Path(folder, "log"), "a", buffering=1)  # noqa: SIM115
         self.halting = threading.Event()
-        self.seed, self.threads = seed, threads
+        self.acting = False
+        self.seed, self.threads, self.interrupted = seed, threads, interrupted
 
     def say(self, event: str, **facts: Any) -> None:
         os.write(self.events, json.dumps({"event": event, "time": time.monotonic(), **facts}).encode() + b"\n")
 
     def live(self) -> None:
         signal.signal(signal.SIGUSR1, lambda *_: self.halting.set())
-        faulthandler.register(signal.SIGUSR2, file=self.log)  # where it hangs
+        faulthandler.register(signal.SIGUSR2, file=self.log, all_threads=False)  # where it hangs
+        if self.interrupted:
+            signal.signal(signal.SIGINT, self.on_interrupt)
         before = descriptors()
         self.say("ready")
         others = [Actions(f"{self.seed}:{number}", self.halting) for number in range(1, self.threads)]
@@ -174,6 +178,13 @@ class Victim:
         mine = Actions(self.seed, self.halting)
         if not self.go_on(mine):
             return
+        if self.interrupted:
+            mine.kept.clear()
+            gc.collect()
+            self.halting.clear()
+            self.say("dropped")
+            while not self.halting.wait(1):
+                pass
         try:
             self.recover(mine.kept)
             self.say("works")
@@ -187,18 +198,27 @@ class Victim:
         while True:
             signal.pause()
 
+    def on_interrupt(self, *_: object) -> None:
+        """One KeyboardInterrupt for each action: this script's own code is not what is looked at."""
+        if self.acting:
+            self.acting = False
+            raise KeyboardInterrupt
+
     def go_on(self, actions: Actions) -> bool:
         """Act until it is time to halt; False if something went wrong."""
         while not self.halting.is_set():
             try:
-                self.log.write(f"{actions.act()}\n")
+                self.acting = True
+                done = actions.act()
+                self.acting = False
+                self.log.write(f"{done}\n")
             except (nslab.SpawnerError, nslab.DeadNamespace) as error:
                 self.say("interrupted", error=type(error).__name__)
                 if not self.halting.wait(5):
                     self.say("wrong", text=traceback.format_exc()[-2000:])
                     return False
             except KeyboardInterrupt:
-                if not self.halting.is_set():
+                if not self.halting.is_set() and not self.interrupted:
                     raise
             except Exception:
                 self.say("wrong", text=traceback.format_exc()[-2000:])
@@ -224,9 +244,9 @@ class Victim:
         kept.clear()
 
 
-def main(folder: str, seed: str, threads: int) -> None:
-    Victim(folder, seed, threads).live()
+def main(folder: str, seed: str, threads: int, interrupted: int) -> None:
+    Victim(folder, seed, threads, bool(interrupted)).live()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
