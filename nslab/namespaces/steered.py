@@ -350,6 +350,8 @@ class _Order(Child):
             self.gone = value
         else:
             super()._take((calls, word, value))
+            if word == "failed":  # and that was all: the process takes the next order
+                self.gone = 0
 
     def end(self) -> None:
         """Kill the command and what it has started, and wait until the process has buried it and takes orders again."""

@@ -21,6 +21,8 @@ def take_orders(fd: int, context: Context) -> NoReturn:
     guard.name_process("nslab-process")
     sock = socket.socket(fileno=fd)
     report = Report(fd)
+    if context.proc < 0:
+        context.proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
     _greet(sock)
     while True:
         try:
@@ -62,9 +64,11 @@ def _fork(_: None, context: Context, report: Report) -> int:
 
 def _run(work: Execute, context: Context, report: Report) -> int:
     here = os.getcwd()
-    pid = launch(work, context, report)
-    if work.cwd is not None:
-        os.chdir(here)
+    try:
+        pid = launch(work, context, report)
+    finally:
+        if work.cwd is not None:
+            os.chdir(here)
     for name in list(context.fds):
         os.close(context.fds.pop(name))
     report.send("ready", pid)
