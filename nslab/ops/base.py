@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,14 +21,21 @@ class Context:
     machine: Mapping[str, NamespaceId]
     fds: dict[str, int]
     made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
+    proc: int = -1  # a descriptor of the machine's /proc, for a process whose root may come to have none
 
     def must_own(self, kind: str, doing: str) -> None:
         """Raise Refused when the process still shares the machine's own namespace of this kind."""
-        if kind not in self.made and self.machine.get(kind) == procfs.namespace("self", kind):
+        if kind not in self.made and self.machine.get(kind) == self._namespace(kind):
             raise Refused(
                 f"{doing} would change the machine itself: this process is still in the machine's own {kind} namespace.\n"
                 f"  what to do: unshare('{kind}') first, or ask for isolate='{kind} ...'."
             )
+
+    def _namespace(self, kind: str) -> NamespaceId:
+        if self.proc < 0:
+            return procfs.namespace("self", kind)
+        info = os.stat(f"self/ns/{kind}", dir_fd=self.proc)
+        return NamespaceId(info.st_dev, info.st_ino)
 
 
 @dataclass(frozen=True)
