@@ -192,7 +192,8 @@ def _id_map(errno: int, path: str = "", text: str = "", **_: Any) -> str:
     effective = os.geteuid() if which == "uid" else os.getegid()
     if not _has(CAP_SETFCAP) and which == "uid" and 0 in outside and _has(CAP_SYS_ADMIN):
         return "mapping uid 0 of the parent needs CAP_SETFCAP there (since Linux 5.12), and the writer lacks it."
-    if which == "gid" and procfs.setgroups(pid) == "allow" and not _has(6):
+    alone = len(lines) == 1 and lines[0][2:] == ["1"]
+    if which == "gid" and alone and procfs.setgroups(pid) == "allow":
         return (
             "an ordinary user must give up setgroups(2) before gid_map may be written.\n"
             "what to do: write 'deny' to /proc/self/setgroups first. user_namespaces(7)"
@@ -257,7 +258,11 @@ def _masked(covers: list[str]) -> str:
 
 def _pivot_root(errno: int, new_root: str = "", put_old: str = "", **_: Any) -> str:
     if errno == EBUSY:
-        return f"{new_root} is on the same mount as the current root.\nwhat to do: bind mount it on itself first. pivot_root(2)"
+        if _mount_of(new_root) == _mount_of("/"):
+            what = f"{new_root} is on the same mount as the current root.\nwhat to do: bind mount it on itself first."
+        else:
+            what = f"{put_old} is on the same mount as the current root; it must be at or below {new_root}."
+        return f"{what} pivot_root(2)"
     if errno == EINVAL:
         return (
             f"{new_root} must be a mount point, {put_old} at or below it, the current root a mount point (not a chroot), and "
@@ -269,6 +274,15 @@ def _pivot_root(errno: int, new_root: str = "", put_old: str = "", **_: Any) -> 
     if errno == EPERM:
         return "pivot_root needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace. pivot_root(2)"
     return ""
+
+
+def _mount_of(path: str) -> bytes:
+    """The id of the mount that a path is on, as a line of fdinfo."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return next(line for line in procfs.read(f"self/fdinfo/{fd}").splitlines() if line.startswith(b"mnt_id:"))
+    finally:
+        os.close(fd)
 
 
 def _setgroups(errno: int, **_: Any) -> str:
