@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from nslab import procfs, syscalls
 from nslab.errors import NslabError, SyscallError
-from nslab.model import KINDS, NamespaceId
+from nslab.model import NamespaceId
 from nslab.ops import Context, IdMaps, NewNamespaces
 from nslab.spawner import channel, child
 from nslab.spawner.launch import find
@@ -135,7 +135,7 @@ class Server:
     def open_borrowed(self, request: OpenBorrowed, fds: dict[str, int]) -> int:
         """Start the second server inside a new user namespace."""
         mapped, written = os.pipe()
-        pid = syscalls.clone3(KINDS["user"].flag)
+        pid = NewNamespaces(("user",)).perform(Context(self.machine, fds))
         if pid == 0:
             child.close_others([fds["control"], self.watchdog, mapped])
             os.read(mapped, 1)
