@@ -1,0 +1,64 @@
+"""What several tests need: waiting with a deadline, threads that stay, and scripts in a Python of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def eventually(condition: Callable[[], object], seconds: float = 2.0) -> bool:
+    """Whether the condition holds within so many seconds; for what has no descriptor to wait on."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        select.select([], [], [], 0.005)
+    return True
+
+
+def has_ended(pidfd: int, seconds: float = 2.0) -> bool:
+    """Whether the process behind a pidfd ends within so many seconds."""
+    return bool(select.select([pidfd], [], [], seconds)[0])
+
+
+@contextlib.contextmanager
+def pidfd_of(pid: int) -> Iterator[int]:
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def idle_thread() -> Iterator[None]:
+    """This process has a second thread for a while, as a notebook kernel has."""
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def in_python(script: str, before: Sequence[str] = (), **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in a Python of its own, behind another command (unshare, setpriv ...) where one is given."""
+    command = [*before, sys.executable, "-c", script]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def link(kind: str, pid: int | str = "self") -> str:
+    """The text of /proc/PID/ns/KIND, read by hand."""
+    return os.readlink(f"/proc/{pid}/ns/{kind}")
