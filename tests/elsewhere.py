@@ -50,10 +50,12 @@ class Elsewhere:
         return (self._with_subids(command) if subids else command), env
 
     def _with_subids(self, command: list[str]) -> list[str]:
-        """Subordinate ids for nobody: the two files under /etc are covered, in a mount namespace of its own."""
-        table = self.folder / "subids"
-        table.write_text(SUBIDS.format(name=pwd.getpwuid(NOBODY).pw_name))
-        cover = f'mount --bind {table} /etc/subuid && mount --bind {table} /etc/subgid && exec "$@"'
+        """Subordinate ids for nobody: a layer over /etc, in a mount namespace that only this command is in."""
+        etc = self.folder / "etc"
+        etc.mkdir(exist_ok=True)
+        for name in ("subuid", "subgid"):
+            (etc / name).write_text(SUBIDS.format(name=pwd.getpwuid(NOBODY).pw_name))
+        cover = f'mount -t overlay overlay -o lowerdir={etc}:/etc /etc && exec "$@"'
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", cover, "sh", *command]
 
     # -- copies
