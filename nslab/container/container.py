@@ -29,7 +29,7 @@ def run(
     command: spec.Command, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
     uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
     clock: Mapping[str, float | str] | None = None, proc: str = "new", input: str | bytes | None = None,
-    timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: str | None = None,
+    timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
     user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False,
     max_output: int = running.MAX_OUTPUT,
 ) -> Result:  # fmt: skip
@@ -49,14 +49,13 @@ def run(
         clock=clock, proc=proc,
     )  # fmt: skip
     spawner = ensure()
-    here = os.getcwd()
-    work = plans.work(command, env=env, cwd=cwd or (here if here != spawner.cwd else None), user=user, tty=tty)
+    work = plans.work(command, env=env, cwd=_folder(cwd, os.getcwd(), spawner.cwd), user=user, tty=tty)
     ops = request.ops(spawner)
     work = plans.fit(work, ops)
     plan = Plan(ops, work)
-    emit_script(plan)
 
     def start(fds: Mapping[str, Any]) -> Child:
+        emit_script(plan)
         return spawner.start(plan, work=work, fds=fds, borrowed=plans.is_borrowed(plan), lone=True)
 
     return running.complete(
@@ -122,7 +121,7 @@ class Container:
 
     def run(
         self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
-        env: Mapping[str, str] | None = None, cwd: str | None = None, user: str | int | None = None, text: bool = True,
+        env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None, user: str | int | None = None, text: bool = True,
         stream: bool | Sink = False, tty: bool = False, max_output: int = running.MAX_OUTPUT,
     ) -> Result:  # fmt: skip
         """Run a command inside and wait for it; what it leaves in the background goes on. Options as for nslab.run.
@@ -139,7 +138,7 @@ class Container:
         return result
 
     def popen(
-        self, command: spec.Command, *, env: Mapping[str, str] | None = None, cwd: str | None = None,
+        self, command: spec.Command, *, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
         user: str | int | None = None, stdin: bool = False,
     ) -> Running:  # fmt: skip
         """Start a command inside and return at once: a handle with pid, pid_inside, wait(), kill(), stdout, ..."""
@@ -171,12 +170,10 @@ class Container:
             outcome.seek(0)
             return functions.value(outcome.read())
 
-    def _work(self, command: spec.Command, *, cwd: str | None, **options: Any) -> Execute:
+    def _work(self, command: spec.Command, *, cwd: spec.Folder | None, **options: Any) -> Execute:
         """A command begins where this process is, or at the root of the container's own mount table."""
-        here = os.getcwd()
-        if cwd is None and "mnt" not in self.kinds and here != self._spawner.cwd:
-            cwd = here
-        return plans.fit(plans.work(command, cwd=cwd, **options), self._plan.ops)
+        folder = _folder(cwd, "/", "/") if "mnt" in self.kinds else _folder(cwd, os.getcwd(), self._spawner.cwd)
+        return plans.fit(plans.work(command, cwd=folder, **options), self._plan.ops)
 
     def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
         pidfd = self._child.pidfd
@@ -248,6 +245,13 @@ class Container:
                 rows.append((kind, f"[{identity.ino}]", "its own" if own else "the machine's"))
         cells = "".join(f"<tr>{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         return {"text/plain": repr(self), "text/html": f"<div>{escape(repr(self))}</div><table>{cells}</table>"}
+
+
+def _folder(asked: spec.Folder | None, here: str, initial: str) -> spec.Folder | None:
+    """Where a command begins: as asked, seen from ``here``; None for where its process is anyway, ``initial``."""
+    if isinstance(asked, str | os.PathLike):
+        return os.path.join(here, asked)
+    return here if asked is None and here != initial else asked
 
 
 class _Script:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -112,13 +113,13 @@ def entering(kinds: tuple[str, ...], pid: int) -> tuple[Op, ...]:
 
 
 def work(
-    command: spec.Command, *, env: Mapping[str, str] | None, cwd: str | None, user: str | int | None, tty: bool = False
+    command: spec.Command, *, env: Mapping[str, str] | None, cwd: spec.Folder | None, user: str | int | None, tty: bool = False
 ) -> Execute:
     """A command, checked: it exists, and who, where and with which environment it is to be run."""
     words = spec.argv(command)
     environment = spec.environment(env)
     if cwd is not None:
-        spec.text("cwd", cwd)
+        cwd = spec.text("cwd", os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd)
     spec.program(words, environment, cwd)
     return Execute(words, environment, cwd, (identity(user),) if user is not None else (), tty)
 
@@ -133,7 +134,6 @@ def fit(work: Execute, ops: tuple[Op, ...]) -> Execute:
 
 def identity(user: str | int) -> SetIds:
     """Who to be: a user name of the machine with its groups, or a uid with the gid of the same number."""
-    import os
     import pwd
 
     if isinstance(user, int):

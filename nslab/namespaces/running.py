@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ from nslab.errors import CommandError, CommandTimeout, DeadNamespace, SpecError
 from nslab.spawner import Child, Descriptor
 
 MAX_OUTPUT = 1 << 20
+LONGEST = 1 << 30  # milliseconds that one poll(2) may take
 
 Sink = Callable[[str, str], None]
 
@@ -166,11 +168,7 @@ def complete(
 
     With ``lone`` all that it left behind has ended too. Interrupting the wait, or a timeout (in seconds), ends the command.
     """
-    data = (input.encode() if isinstance(input, str) else bytes(input)) if input is not None else None
-    if timeout is not None and timeout < 0:
-        raise SpecError("timeout", "must be at least 0 seconds")
-    if max_output < 0:
-        raise SpecError("max_output", "must be at least 0 bytes")
+    data = _checked(input, timeout, stream, max_output)
     sink = to_notebook if stream is True else stream or None
     collector = Collector(max_output, sink)
     streams = Streams(tty=tty, stdin=data is not None)
@@ -199,6 +197,23 @@ def complete(
     return result.check() if check else result
 
 
+def _checked(given: Any, timeout: Any, stream: Any, max_output: Any) -> bytes | None:
+    """The input as bytes; SpecError when one of these cannot be."""
+    if timeout is not None and not (isinstance(timeout, int | float) and not math.isnan(timeout)):
+        raise SpecError("timeout", f"must be a number of seconds, not {timeout!r}")
+    if timeout is not None and timeout < 0:
+        raise SpecError("timeout", "must be at least 0 seconds")
+    if not isinstance(max_output, int) or max_output < 0:
+        raise SpecError("max_output", "must be at least 0 bytes, a whole number")
+    if not isinstance(stream, bool) and not callable(stream):
+        raise SpecError("stream", "must be True, False or a function of text and the name of the stream")
+    if isinstance(given, str):
+        return given.encode()
+    if given is None or isinstance(given, bytes | bytearray | memoryview):
+        return given if given is None else bytes(given)
+    raise SpecError("input", f"must be text or bytes, not {type(given).__name__}")
+
+
 def _pump(child: Child, streams: Streams, collector: Collector, data: bytes | None, deadline: float | None, lone: bool) -> bool:
     """Carry bytes to and fro until the command has ended; False when the deadline came first."""
     poller = select.poll()
@@ -217,7 +232,7 @@ def _pump(child: Child, streams: Streams, collector: Collector, data: bytes | No
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             return False
-        for fd, _ in poller.poll(None if left is None else left * 1000):
+        for fd, _ in poller.poll(None if left is None else min(left * 1000, LONGEST)):
             name = names[fd]
             if name == "reply":
                 child.advance(0)

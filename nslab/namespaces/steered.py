@@ -119,7 +119,9 @@ class Process:
         With a copy of the machine's mount table comes one step more: the mounts are made private, else what is mounted in
         the copy would appear on a machine whose mounts are shared.
         """
-        asked = spec.kinds(kinds)
+        asked = spec.kinds(kinds, "kinds")
+        if not asked:
+            raise SpecError("kinds", "must name at least one kind of namespace")
         leaves = "mnt" in asked and self._shares("mnt")
         self.do(Unshare(asked))
         if leaves:
@@ -150,30 +152,38 @@ class Process:
         for name in names:
             if name not in decode.MOUNT_FLAGS:
                 raise SpecError("flags", f"{name!r} is none of {', '.join(decode.MOUNT_FLAGS)}")
+        for argument, value in (("source", source), ("fstype", fstype), ("data", data)):
+            if value is not None:
+                spec.text(argument, value)
         self.do(Mount(source, spec.text("target", target), fstype, names, data))
 
     def umount(self, target: str, *, detach: bool = False) -> None:
         """Take a mount off; ``detach`` at once, even while it is in use. umount(2)"""
-        self.do(Umount(target, detach))
+        self.do(Umount(spec.text("target", target), detach))
 
     def pivot_root(self, new_root: str, put_old: str) -> None:
         """Swap the root mount. pivot_root(2)"""
-        self.do(PivotRoot(new_root, put_old))
+        self.do(PivotRoot(spec.text("new_root", new_root), spec.text("put_old", put_old)))
 
     def chroot(self, path: str) -> None:
         """Change the root directory. chroot(2)"""
-        self.do(Chroot(path))
+        self.do(Chroot(spec.text("path", path)))
 
     def chdir(self, path: str) -> None:
         """Change the working directory. chdir(2)"""
-        self.do(Chdir(path))
+        self.do(Chdir(spec.text("path", path)))
 
     def setids(self, uid: int, gid: int, groups: Iterable[int] = ()) -> None:
         """Become another user: setgroups(2), setresgid(2), setresuid(2)."""
-        self.do(SetIds(uid, gid, tuple(groups)))
+        for argument, numbers in (("uid", (uid,)), ("gid", (gid,)), ("groups", groups := tuple(groups))):
+            for number in numbers:
+                spec.number(argument, number, 0, spec.MAX_ID)
+        self.do(SetIds(uid, gid, groups))
 
     def write(self, path: str, text: str) -> None:
         """Write ``text`` to an existing file, mostly one of /proc, with a single write(2)."""
+        if not isinstance(text, str):
+            raise SpecError("text", f"must be text (str), not {type(text).__name__}")
         self.do(WriteFile(spec.text("path", path), text))
 
     def read(self, path: str) -> str:
@@ -195,7 +205,9 @@ class Process:
 
     def kill(self, pid: int, number: int = signal.SIGTERM) -> None:
         """Send a signal to ``pid``, as this process numbers processes. kill(2)"""
-        self._order("kill", (pid, int(number)))
+        if number not in (0, *signal.valid_signals()):
+            raise SpecError("number", f"{number!r} is no signal")
+        self._order("kill", (spec.number("pid", pid, -(2**31), 2**31 - 1), int(number)))
 
     def getpid(self) -> int:
         """Its PID, as it sees it. getpid(2)"""
@@ -210,12 +222,13 @@ class Process:
 
     def run(
         self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
-        env: Mapping[str, str] | None = None, cwd: str | None = None, text: bool = True, stream: bool | Sink = False,
+        env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None, text: bool = True, stream: bool | Sink = False,
         max_output: int = running.MAX_OUTPUT,
     ) -> Result:  # fmt: skip
         """Run a command as a child of this process, and wait for it. See nslab.run for the options."""
         words = spec.argv(command)
-        work = Execute(words, spec.environment(env), cwd)
+        folder = spec.text("cwd", os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd) if cwd is not None else None
+        work = Execute(words, spec.environment(env), folder)
 
         def start(fds: Mapping[str, Any]) -> Any:
             self._tell("run", work, fds)

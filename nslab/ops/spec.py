@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import operator
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,12 +16,17 @@ from nslab.model import KINDS, IdRange
 
 MAX_ID = 2**32 - 2  # 4294967295 stands for "no id" in the kernel
 MAX_LINES = 340  # user_namespaces(7)
+MAX_TEXT = 4095  # one write of less than a page
+MAX_CLOCK = 2**63 // 10**9 // 2  # seconds that a clock may show; time_namespaces(7)
 
 Command = str | Sequence[str]
+Folder = str | os.PathLike[str]
 
 
-def kinds(isolate: str | Iterable[str]) -> tuple[str, ...]:
+def kinds(isolate: str | Iterable[str], argument: str = "isolate") -> tuple[str, ...]:
     """ "uts pid", ["uts", "pid"] or "all" -> the kinds in the order of KINDS."""
+    if not isinstance(isolate, Iterable):
+        raise SpecError(argument, f"must be text or a list of kinds, not {type(isolate).__name__}")
     words = isolate.replace(",", " ").split() if isinstance(isolate, str) else list(isolate)
     if words == ["all"]:
         return tuple(KINDS)
@@ -27,7 +34,7 @@ def kinds(isolate: str | Iterable[str]) -> tuple[str, ...]:
         if word not in KINDS:
             close = difflib.get_close_matches(str(word), KINDS, 1)
             guess = f"; did you mean {close[0]!r}?" if close else ""
-            raise SpecError("isolate", f"{word!r} is no kind of namespace ({', '.join(KINDS)}, or all){guess}")
+            raise SpecError(argument, f"{word!r} is no kind of namespace ({', '.join(KINDS)}, or all){guess}")
     return tuple(kind for kind in KINDS if kind in words)
 
 
@@ -50,15 +57,30 @@ def text(argument: str, value: Any) -> str:
         raise SpecError(argument, f"must be text (str), not {type(value).__name__}")
     if "\0" in value:
         raise SpecError(argument, "must not contain a NUL character")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise SpecError(argument, f"cannot be encoded: {error}") from None
     return value
+
+
+def number(argument: str, value: Any, least: int, most: int) -> int:
+    """A whole number in a range."""
+    if not isinstance(value, int):
+        raise SpecError(argument, f"must be a whole number, not {value!r}")
+    if not least <= value <= most:
+        raise SpecError(argument, f"{value} does not lie between {least} and {most}")
+    return int(value)
 
 
 def id_ranges(argument: str, lines: Iterable[Any]) -> tuple[IdRange, ...]:
     """(inside, outside, count) triples: numbers in range, no two overlapping on either side, at most 340."""
     ranges = []
+    if not isinstance(lines, Iterable):
+        raise SpecError(argument, f"{lines!r} is neither 'single', 'subordinate' nor lines of (inside, outside, count)")
     for line in lines:
         try:
-            inside, outside, count = (int(number) for number in line)
+            inside, outside, count = (operator.index(number) for number in line)
         except (TypeError, ValueError):
             raise SpecError(argument, f"{line!r} is not (inside, outside, count), three whole numbers") from None
         if count < 1 or min(inside, outside) < 0 or max(inside, outside) + count - 1 > MAX_ID:
@@ -68,6 +90,11 @@ def id_ranges(argument: str, lines: Iterable[Any]) -> tuple[IdRange, ...]:
         raise SpecError(argument, "must have at least one line")
     if len(ranges) > MAX_LINES:
         raise SpecError(argument, f"has {len(ranges)} lines; the kernel takes at most {MAX_LINES}. user_namespaces(7)")
+    size = sum(len(f"{line.inside} {line.outside} {line.count}\n") for line in ranges)
+    if size > MAX_TEXT:
+        raise SpecError(
+            argument, f"has {size} bytes when written; the kernel takes at most {MAX_TEXT} bytes. user_namespaces(7)"
+        )
     for side in ("inside", "outside"):
         order = sorted(ranges, key=lambda line: getattr(line, side))
         for one, two in itertools.pairwise(order):
@@ -86,6 +113,8 @@ def argv(command: Command) -> tuple[str, ...]:
         if not command.strip():
             raise SpecError("command", "is empty")
         return tuple(command.split()) if _SIMPLE.fullmatch(command) else ("/bin/sh", "-c", command)
+    if not isinstance(command, Iterable):
+        raise SpecError("command", f"must be text or a list of words, not {type(command).__name__}")
     words = tuple(os.fspath(word) if isinstance(word, os.PathLike) else word for word in command)
     if not words or not words[0]:
         raise SpecError("command", "is empty")
@@ -109,6 +138,8 @@ def environment(env: Mapping[str, str] | None) -> dict[str, str]:
     """A whole environment (None: that of this process); names without "=", nothing with NUL."""
     if env is None:
         return dict(os.environ)
+    if not isinstance(env, Mapping):
+        raise SpecError("env", f"must be a dict, not {type(env).__name__}")
     for key, value in env.items():
         text("env", key)
         text("env", value)
@@ -127,6 +158,8 @@ def clock(offsets: Mapping[str, float | str] | None, isolated: tuple[str, ...]) 
         return {}
     if "time" not in isolated:
         raise SpecError("clock", "needs a time namespace of its own (isolate='time ...')")
+    if not isinstance(offsets, Mapping):
+        raise SpecError("clock", f"must be a dict, not {type(offsets).__name__}")
     result = {}
     for name, offset in offsets.items():
         if name not in CLOCKS:
@@ -134,5 +167,10 @@ def clock(offsets: Mapping[str, float | str] | None, isolated: tuple[str, ...]) 
         match = re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*([smhd]?)", str(offset).strip())
         if not match:
             raise SpecError("clock", f"{offset!r} is not a number of seconds, nor one with s, m, h or d behind it")
-        result[name] = round(float(match[1]) * _UNITS[match[2]] * 1e9)
+        seconds = float(match[1]) * _UNITS[match[2]]
+        now = time.clock_gettime(time.CLOCK_MONOTONIC if name == "monotonic" else time.CLOCK_BOOTTIME)
+        if not 0 <= now + seconds <= MAX_CLOCK:
+            what = "would be negative" if seconds < 0 else f"is too large: a clock shows at most {MAX_CLOCK} s"
+            raise SpecError("clock", f"{name} {what}; it is {now:.0f} s now. time_namespaces(7)")
+        result[name] = round(seconds * 1e9)
     return result

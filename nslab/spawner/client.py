@@ -90,7 +90,7 @@ class Child:
                 return False
             poller = select.poll()
             poller.register(self.reply, select.POLLIN)
-            if not poller.poll(None if timeout is None else max(0, timeout * 1000)):
+            if not poller.poll(None if timeout is None else min(max(0, timeout * 1000), 1 << 30)):
                 return False
             try:
                 message, _ = channel.receive(self.reply)
