@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from nslab import syscalls
-from nslab.errors import NslabError
 from nslab.ops import Context, Execute, Op
 from nslab.spawner import channel, functions
 from nslab.spawner.launch import launch
@@ -32,7 +31,7 @@ def take_orders(fd: int, context: Context) -> NoReturn:
         context.fds = dict(zip(names, fds, strict=True))
         try:
             answer = VERBS[verb](argument, context, report)
-        except (NslabError, OSError) as error:
+        except Exception as error:  # whatever it was: the next order may be a better one
             report.failed(error)
         else:
             report.send("done", answer)
