@@ -14,6 +14,7 @@ import pytest
 
 import nslab
 import nslab.spawner
+from nslab.spawner import channel
 from tests.crash.oracle import Recorded, descendants, name
 
 pytestmark = pytest.mark.requires("userns")
@@ -113,6 +114,23 @@ def test_a_call_in_flight_says_that_the_spawner_died(where, which):
             process.call(os.kill, victim, signal.SIGKILL)
             process.run("sleep 1000", timeout=5)
     assert works()
+
+
+def test_a_process_whose_pid_was_never_heard_ends_all_the_same():
+    """As after an interrupt between the call that receives the message and the instruction that keeps it."""
+    box = nslab.Container(isolate="uts")
+    child = nslab.spawner.ensure().start(box._plan, fds={}, stay=True)
+    assert select.select([child.reply], [], [], 5)[0]
+    pid = channel.receive(child.reply)[0][2]
+    pidfd = os.pidfd_open(pid)
+    channel.receive(child.reply)  # "ready": nothing more comes
+    begin = time.monotonic()
+    child.end()
+    assert time.monotonic() - begin < 3
+    ended = select.select([pidfd], [], [], 2)[0]
+    os.close(pidfd)
+    box.close()
+    assert ended
 
 
 SCRIPT = """

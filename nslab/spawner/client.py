@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nslab import procfs, trace
-from nslab.errors import NslabError, SpawnerError, SyscallError
+from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
 from nslab.ops import IdMaps, Plan
 from nslab.spawner import channel
@@ -121,7 +122,9 @@ class Child:
             self.ready, self.work_pid = True, value
         elif word == "failed":
             self.error = value
-            if isinstance(value, SyscallError):
+            if isinstance(value, SyscallError) and (value.call, value.errno) == ("setns", errno.ESRCH):
+                self.error = DeadNamespace("the process whose namespaces were to be joined has just ended.")
+            elif isinstance(value, SyscallError):
                 value.steps = tuple(step for step in self.steps if not step.errno)
         elif word == "exit":
             self.status = value
@@ -194,6 +197,10 @@ class Child:
 
     def end(self) -> None:
         """End the process and all below it, and return when nothing of it is left."""
+        known = self.wait_for(lambda: self.pid or self.gone is not None, 1)
+        if not known:  # an interrupt came at the instant when its PID was received, and that was lost
+            self.gone = int(signal.SIGKILL)
+            self.reply.close()  # which ends it too
         if pidfd := self.pidfd:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
