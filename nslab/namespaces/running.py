@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import math
 import os
@@ -138,14 +139,23 @@ class Collector:
         self.sink = sink
         self.kept = {"stdout": bytearray(), "stderr": bytearray()}
         self.omitted = 0
+        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in self.kept} if sink else {}
 
     def take(self, name: str, data: bytes) -> None:
         kept = self.kept[name]
         room = self.limit - len(kept)
         kept += data[:room]
         self.omitted += max(0, len(data) - room)
-        if self.sink:
-            self.sink(data.decode(errors="replace"), name)
+        self._show(name, data)
+
+    def finish(self) -> None:
+        """There is no more: show what looked like the beginning of a character."""
+        for name in self._decoders:
+            self._show(name, b"", final=True)
+
+    def _show(self, name: str, data: bytes, final: bool = False) -> None:
+        if self.sink and (text := self._decoders[name].decode(data, final)):
+            self.sink(text, name)
 
     def output(self, name: str, text: bool) -> str | bytes:
         data = bytes(self.kept[name])
@@ -278,6 +288,7 @@ def _drain(streams: Streams, collector: Collector) -> None:
             descriptor = streams.ours[name]
             while descriptor.readable() and _get(descriptor.fileno(), name, collector):
                 pass
+    collector.finish()
 
 
 class Running:
