@@ -48,12 +48,11 @@ def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
 
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     """The next message and its descriptors, which the caller owns from now on; EOFError when the other end is gone."""
+    room = (LIMIT + 4096, socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC)
     try:
-        data, ancillary, _, _ = sock.recvmsg(
-            LIMIT + 4096, socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-        )
-    except ConnectionResetError:
-        raise EOFError("the other end is gone") from None
+        data, ancillary, _, _ = sock.recvmsg(*room)
+    except ConnectionResetError:  # it left without reading all that it got; said once, before what it had sent itself
+        data, ancillary, _, _ = sock.recvmsg(*room)
     if not data:
         raise EOFError("the other end is gone")
     fds = array.array("i")
