@@ -31,7 +31,7 @@ def bits(names: Mapping[str, int]) -> Decoder:
         rest = value
         for name in found:
             rest &= ~names[name]
-        return "|".join(found + ([hex(rest)] if rest or not found else []))
+        return "|".join(found + ([hex(rest)] if rest else [])) or "0"
 
     return decode
 
