@@ -64,6 +64,7 @@ class Process:
         self._script = script
         self._borrowed = borrowed
         self._ended = False
+        self._number = 0  # its PID as the process that forked it knows it
         self.trace = trace
         try:
             (_, _, self.pid_inside), fds = channel.receive(sock)
@@ -195,13 +196,16 @@ class Process:
         """A copy of this process, steered on its own. fork(2)"""
         mine, theirs = channel.pair()
         with theirs:
-            self._order("fork", None, {"channel": theirs})
-        return Process(mine, self, Trace(), _Script(), self._borrowed)
+            number = self._order("fork", None, {"channel": theirs})
+        child = Process(mine, self, Trace(), _Script(), self._borrowed)
+        child._number = number
+        return child
 
     def wait(self, child: Process) -> int:
         """Wait until a child of this process, made by fork(), has ended; its return code. waitpid(2)"""
-        _, status = self._order("wait", child._number_for(self))
-        return os.waitstatus_to_exitcode(status)
+        if child._keeper is not self:
+            raise SpecError("child", "must be a process that fork() of this one returned")
+        return os.waitstatus_to_exitcode(self._order("wait", child._number))
 
     def kill(self, pid: int, number: int = signal.SIGTERM) -> None:
         """Send a signal to ``pid``, as this process numbers processes. kill(2)"""
@@ -275,11 +279,6 @@ class Process:
 
     def _shares(self, kind: str) -> bool:
         return self.namespaces.ids()[kind] == machine_ids()[kind]
-
-    def _number_for(self, other: Process) -> int:
-        """The PID by which ``other`` knows this process."""
-        depth = len(procfs.status(other.pid)["NSpid"].split()) - 1
-        return int(procfs.status(self.pid)["NSpid"].split()[depth])
 
     def _root(self) -> int:
         """The PID of the process that looks after this one and all that it starts."""

@@ -17,6 +17,11 @@ from nslab.syscalls import guard
 
 def take_orders(fd: int, context: Context) -> NoReturn:
     """Obey until the channel is closed. Each order is (verb, argument, names of its descriptors)."""
+    import traceback  # noqa: F401  # now, since it may come to have a root without Python
+
+    from nslab import hints  # noqa: F401
+    from nslab.syscalls import decode  # noqa: F401
+
     guard.name_process("nslab-process")
     sock = socket.socket(fileno=fd)
     report = Report(fd)
@@ -55,7 +60,9 @@ def _op(op: Op, context: Context, report: Report) -> Any:
 def _fork(_: None, context: Context, report: Report) -> int:
     pid = syscalls.fork()
     if pid:
+        _buried.pop(pid, None)  # an older child with the same number
         return pid
+    _buried.clear()
     own = context.fds.pop("channel")
     os.close(report.fd)
     take_orders(own, context)
@@ -82,8 +89,15 @@ def _read(path: str, context: Context, report: Report) -> str:
     return syscalls.read_file(path)
 
 
-def _wait(pid: int, context: Context, report: Report) -> tuple[int, int]:
-    return os.waitpid(pid, 0)
+_buried: dict[int, int] = {}  # children that ended while another one was waited for, and how
+
+
+def _wait(pid: int, context: Context, report: Report) -> int:
+    """Bury whoever ends meanwhile: a PID 1 ends only when every member has been, and those may be children of ours."""
+    while pid not in _buried:
+        ended, status = os.waitpid(-1, 0)
+        _buried[ended] = status
+    return _buried.pop(pid)
 
 
 def _kill(order: tuple[int, int], context: Context, report: Report) -> None:
