@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from nslab import procfs
-from nslab.errors import DeadNamespace, SpecError
+from nslab.errors import DeadNamespace, SpecError, SyscallError
 from nslab.model import KINDS, NamespaceId
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
@@ -48,7 +48,8 @@ class Namespace:
         """The user namespace that owns it; None when that lies above one's own. ioctl_ns(2)"""
         try:
             return Namespace("user", Descriptor(nsfs.ns_get_userns(self.fileno())))
-        except PermissionError:
+        except SyscallError as error:
+            _out_of_sight(error)
             return None
 
     @property
@@ -58,7 +59,8 @@ class Namespace:
             return None
         try:
             return Namespace(self.kind, Descriptor(nsfs.ns_get_parent(self.fileno())))
-        except PermissionError:
+        except SyscallError as error:
+            _out_of_sight(error)
             return None
 
     @property
@@ -110,3 +112,9 @@ class Namespace:
 
     def __repr__(self) -> str:
         return f"<Namespace {self}>"
+
+
+def _out_of_sight(error: SyscallError) -> None:
+    """EPERM is the kernel's way to say that there is nothing, or nothing that one may see."""
+    if error.name != "EPERM":
+        raise error
