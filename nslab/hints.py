@@ -248,6 +248,20 @@ def _mount(errno: int, fstype: str = "", target: str = "", source: str = "", **_
     return ""
 
 
+def _umount(errno: int, target: str = "", **_: Any) -> str:
+    if errno == EBUSY:
+        return (
+            f"{target} is in use: something is mounted below it, or is open or the working directory of a process.\n"
+            "what to do: end that, or take it off with detach=True, which lets it go once nobody uses it. umount(2)"
+        )
+    if errno == EINVAL:
+        return (
+            f"{target} is no mount point here, or one that came from a more privileged mount namespace and is locked. "
+            "mount_namespaces(7)"
+        )
+    return ""
+
+
 def _masked(covers: list[str]) -> str:
     return (
         "a fresh /proc may be mounted in a user namespace only where the /proc that is there can be seen whole; here it is "
@@ -322,6 +336,7 @@ _RULES: dict[str, Callable[..., str]] = {
     "setdomainname": _sethostname,
     "write": _write,
     "mount": _mount,
+    "umount2": _umount,
     "pivot_root": _pivot_root,
     "setgroups": _setgroups,
     "setresuid": _setid,

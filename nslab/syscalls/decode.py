@@ -55,7 +55,11 @@ def words(value: Any) -> str:
 
 
 def signals(value: Any) -> str:
-    return "|".join(Signals(number).name for number in value) if isinstance(value, Sequence) else Signals(value).name
+    return "|".join(map(_signal, value)) if isinstance(value, Sequence) else _signal(value)
+
+
+def _signal(number: int) -> str:
+    return Signals(number).name if number in set(Signals) else str(number)  # 0 and the real-time ones have no name
 
 
 _clone, _mount = bits(CLONE_FLAGS), bits(MOUNT_FLAGS)

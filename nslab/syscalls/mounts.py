@@ -34,7 +34,7 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 def umount2(target: str, flags: int = 0) -> None:
     """Take a mount off. EBUSY while in use, EINVAL for what a more privileged namespace put there. Source: umount(2)."""
     refuse_here("umount2")
-    invoke("umount2", (target, flags), libc.umount2, os.fsencode(target), flags)
+    invoke("umount2", (target, flags), libc.umount2, os.fsencode(target), flags, target=target)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
