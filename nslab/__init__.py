@@ -12,6 +12,7 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     container             run, Container, Stepper
     render                pictures
     machines              what this machine allows
+    magics                %ns and %%ns
 
 Names are loaded when they are first used: ``import nslab`` starts nothing and imports next to nothing.
 """
@@ -62,6 +63,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'nslab' has no attribute {name!r}")
     room = _HOME[name]
     return getattr(import_module(f"nslab.{room}"), name) if room else import_module(f"nslab.{name}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext nslab``: the magics %ns and %%ns."""
+    from nslab.magics import load_ipython_extension as load
+
+    load(shell)
 
 
 def __dir__() -> list[str]:

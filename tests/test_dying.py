@@ -119,7 +119,7 @@ def test_a_call_in_flight_says_that_the_spawner_died(where, which):
 def test_a_process_whose_pid_was_never_heard_ends_all_the_same():
     """As after an interrupt between the call that receives the message and the instruction that keeps it."""
     box = nslab.Container(isolate="uts")
-    child = nslab.spawner.ensure().start(box._plan, fds={}, stay=True)
+    child = nslab.spawner.ensure().start(box._plan, fds={}, stay=True, borrowed=box._borrowed)
     assert select.select([child.reply], [], [], 5)[0]
     pid = channel.receive(child.reply)[0][2]
     pidfd = os.pidfd_open(pid)

@@ -4,6 +4,6 @@
 ``Stepper`` makes a container one op at a time.
 """
 
-from nslab.container.container import Container, Stepper, run
+from nslab.container.container import Container, Stepper, live, run
 
-__all__ = ["Container", "Stepper", "run"]
+__all__ = ["Container", "Stepper", "live", "run"]

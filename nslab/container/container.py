@@ -64,6 +64,10 @@ def run(
     )  # fmt: skip
 
 
+# The containers that have a name and live in this process; the last one of a name counts.
+live: weakref.WeakValueDictionary[str, Container] = weakref.WeakValueDictionary()
+
+
 class Container:
     """Namespaces of one's own with an init in them, which commands and functions enter.
 
@@ -115,6 +119,8 @@ class Container:
 
     def _running(self) -> None:
         self.pid = self._child.pid
+        if self.name:
+            live[self.name] = self
         self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept)
 
     # -- running things -------------------------------------------------------------------------------------------------
@@ -223,6 +229,8 @@ class Container:
 
     def close(self) -> None:
         """End it, and return when nothing of it is left."""
+        if live.get(self.name) is self:
+            del live[self.name]
         self._finalizer()
 
     def __enter__(self) -> Container:

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from nslab.errors import NslabError
 
-
 _forks = 0  # between this process and the one that imported this
 
 
