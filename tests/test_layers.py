@@ -200,7 +200,7 @@ def test_the_model_does_no_input_or_output() -> None:
 # What a notebook may call by itself: it looks, or changes nothing but the caller's own small things.
 HARMLESS = {
     "allow", "allowed", "chdir", "kill", "mount_flags", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_userns",
-    "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "signalfd", "uname",
+    "owner_of", "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "signalfd", "uname",
 }  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def test_every_call_that_changes_something_asks_first() -> None:
     for name in syscalls.__all__:
         if callable(getattr(syscalls, name)) and name not in HARMLESS:
             first = ast.unparse(functions[name].body[1])
-            assert first == f"refuse_here('{'write' if name == 'write_file' else name}')", name
+            assert first.startswith(f"refuse_here('{'write' if name == 'write_file' else name}'"), name
 
 
 @pytest.mark.parametrize(

@@ -278,3 +278,39 @@ def test_any_op_can_be_done() -> None:
         process.do(ops.SetPropagation("slave"))
         process.do(ops.SetHostname("by-op"))
         assert process.gethostname() == "by-op"
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (nslab.syscalls.sethostname, (b"nslab-must-not",)),
+        (nslab.syscalls.setdomainname, (b"nslab-must-not",)),
+        (nslab.syscalls.mount, ("none", "/mnt", "tmpfs", 0)),
+        (nslab.syscalls.umount2, ("/nonexistent",)),
+        (nslab.syscalls.write_file, ("/proc/sys/kernel/hostname", "nslab-must-not")),
+        (nslab.syscalls.write_file, ("/proc/sys/kernel/printk", "4")),
+    ],
+)
+def test_a_raw_call_that_would_change_the_machine_is_refused_also_inside_a_function(function, arguments) -> None:
+    with nslab.process() as process, pytest.raises(nslab.Refused, match="machine"):
+        process.call(function, *arguments)
+    with nslab.Container(isolate="ipc") as box, pytest.raises(nslab.Refused, match="machine"):
+        box.call(function, *arguments)
+
+
+def test_a_raw_call_works_in_a_namespace_of_ones_own() -> None:
+    with nslab.process() as process:
+        process.unshare("uts")
+        process.call(nslab.syscalls.sethostname, b"own")
+        assert process.gethostname() == "own"
+
+
+def test_a_closed_copy_is_gone_at_once() -> None:
+    with nslab.process() as process:
+        process.unshare("uts")
+        for _ in range(20):
+            copy = process.fork()
+            copy.unshare("uts")
+            with copy.namespaces["uts"] as room:
+                copy.close()
+                assert room.members() == []

@@ -295,6 +295,7 @@ class Process:
         else:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd.fileno(), signal.SIGKILL)
+            self._pidfd.readable(2)
         self._pidfd.close()
 
     def __enter__(self) -> Process:

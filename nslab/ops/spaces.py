@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nslab import syscalls
-from nslab.errors import Refused, SyscallError
+from nslab.errors import SyscallError
 from nslab.model import KINDS, IdRange, flags_of
 from nslab.ops.base import Context, Op
 
@@ -263,15 +262,6 @@ class Setns(Op):
         return f"{self.shell()} sh -c {shlex.quote(inner)}" if self.path and self.kind else f"{self.shell()}\n{inner}"
 
 
-# Which kind of namespace owns a part of /proc/sys; the first prefix that fits counts.
-_SYSCTLS = (
-    ("kernel/hostname", "uts"), ("kernel/domainname", "uts"), ("kernel/ns_last_pid", "pid"), ("kernel/pid_max", "pid"),
-    ("kernel/shm", "ipc"), ("kernel/msg", "ipc"), ("kernel/sem", "ipc"), ("fs/mqueue/", "ipc"), ("net/", "net"),
-    ("user/max_", "user"),
-)  # fmt: skip
-_OF_PROCESS = re.compile(r"/proc/(\d+|self|thread-self)/")
-
-
 @dataclass(frozen=True)
 class WriteFile(Op):
     """One write(2) to an existing file, mostly of /proc. What belongs to the whole machine is refused."""
@@ -280,14 +270,8 @@ class WriteFile(Op):
     text: str
 
     def execute(self, context: Context) -> Any:
-        path = os.path.realpath(self.path)
-        if path.startswith("/proc/sys/"):
-            kind = next((kind for prefix, kind in _SYSCTLS if path[10:].startswith(prefix)), "")
-            if not kind:
-                raise Refused(f"{path} belongs to no namespace: writing it would change the whole machine.")
-            context.must_own(kind, f"writing {path}")
-        elif path.startswith("/sys/") or (path.startswith("/proc/") and not _OF_PROCESS.match(path)):
-            raise Refused(f"{path} belongs to no namespace: writing it would change the whole machine.")
+        if kind := syscalls.owner_of(self.path):
+            context.must_own(kind, f"writing {self.path}")
         return Op.execute(self, context)
 
     def perform(self, context: Context) -> int:

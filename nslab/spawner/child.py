@@ -130,6 +130,7 @@ def _work(work: Any, context: Context, function: Any) -> NoReturn:
 
     try:
         plain_signals()
+        guard.protect(context.must_own)
         if isinstance(work, Steer):
             close_others([context.fds["steer"]])
             steer.take_orders(context.fds["steer"], context)

@@ -54,11 +54,11 @@ class Descriptor:
     def __del__(self) -> None:
         self.close()
 
-    def readable(self) -> bool:
-        """Whether there is something to read; for a pidfd, whether the process has ended."""
+    def readable(self, timeout: float = 0) -> bool:
+        """Whether there is something to read within ``timeout`` seconds; for a pidfd, whether the process has ended."""
         poller = select.poll()
         poller.register(self.fileno(), select.POLLIN)
-        return bool(poller.poll(0))
+        return bool(poller.poll(timeout * 1000))
 
 
 class Child:

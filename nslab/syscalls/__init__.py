@@ -7,7 +7,7 @@ a plain script they raise Refused, since there they would change the machine its
 """
 
 from nslab.syscalls.decode import MOUNT_FLAGS
-from nslab.syscalls.files import read_file, write_file
+from nslab.syscalls.files import owner_of, read_file, write_file
 from nslab.syscalls.guard import allow, allowed
 from nslab.syscalls.ids import setgroups, setresgid, setresuid
 from nslab.syscalls.mounts import chroot, mount, mount_flags, pivot_root, umount2
@@ -45,7 +45,7 @@ from nslab.syscalls.processes import (
 __all__ = [
     "MOUNT_FLAGS", "NS_GET_NSTYPE", "NS_GET_OWNER_UID", "NS_GET_PARENT", "NS_GET_USERNS", "PR_SET_CHILD_SUBREAPER",
     "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "allow", "allowed", "chdir", "chroot", "clone", "clone3", "fork",
-    "kill", "mount", "mount_flags", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_userns", "pidfd_open",
-    "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "setdomainname", "setgroups", "sethostname",
-    "setns", "setresgid", "setresuid", "setsid", "signalfd", "umount2", "uname", "unshare", "write_file",
+    "kill", "mount", "mount_flags", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_userns", "owner_of",
+    "pidfd_open", "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "setdomainname", "setgroups",
+    "sethostname", "setns", "setresgid", "setresuid", "setsid", "signalfd", "umount2", "uname", "unshare", "write_file",
 ]  # fmt: skip

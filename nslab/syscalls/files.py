@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import os
+import re
 
-from nslab.syscalls.guard import invoke_python, refuse_here
+from nslab.errors import Refused
+from nslab.syscalls.guard import invoke_python, is_protected, refuse_here
+
+# Which kind of namespace owns a part of /proc/sys; the first prefix that fits counts.
+_SYSCTLS = (
+    ("kernel/hostname", "uts"), ("kernel/domainname", "uts"), ("kernel/ns_last_pid", "pid"), ("kernel/pid_max", "pid"),
+    ("kernel/shm", "ipc"), ("kernel/msg", "ipc"), ("kernel/sem", "ipc"), ("fs/mqueue/", "ipc"), ("net/", "net"),
+    ("user/max_", "user"),
+)  # fmt: skip
+_OF_PROCESS = re.compile(r"/proc/(\d+|self|thread-self)/")
+
+
+def owner_of(path: str) -> str:
+    """The kind of namespace whose content the file is, "" for one that is just a file or of a process.
+
+    Refused for what belongs to the whole machine.
+    """
+    path = os.path.realpath(path)
+    if path.startswith("/proc/sys/"):
+        for prefix, kind in _SYSCTLS:
+            if path[10:].startswith(prefix):
+                return kind
+    elif not path.startswith("/sys/") and (not path.startswith("/proc/") or _OF_PROCESS.match(path)):
+        return ""
+    raise Refused(f"{path} belongs to no namespace: writing it would change the whole machine.")
 
 
 def write_file(path: str, text: str) -> int:
     """Write ``text`` to an existing file in one write(2), and return the number of bytes taken."""
-    refuse_here("write")
+    refuse_here("write", owner_of(path) if is_protected() else "")
 
     def once() -> int:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -27,6 +27,7 @@ CLONE3 = 435
 CLONE, PIVOT_ROOT = _NUMBERS.get("clone", -1), _NUMBERS.get("pivot_root", -1)
 
 _allowed = False
+_must_own: Callable[[str, str], None] | None = None
 _implied = ""
 _command_line = (0, 0)  # address and length
 _raw: list[tuple[Any, ...]] | None = None
@@ -56,13 +57,28 @@ def collect() -> list[tuple[Any, ...]]:
     return _raw
 
 
-def refuse_here(call: str) -> None:
-    """Raise Refused unless this is a process made by the spawner."""
+def protect(must_own: Callable[[str, str], None]) -> None:
+    """From here on ask ``must_own(kind, call)`` before a call that changes what the namespace of a kind holds.
+
+    For processes that run functions of other people; ops are checked before they come here.
+    """
+    global _must_own
+    _must_own = must_own
+
+
+def is_protected() -> bool:
+    return _must_own is not None
+
+
+def refuse_here(call: str, kind: str = "") -> None:
+    """Raise Refused unless this is a process made by the spawner, and where protected, one with a ``kind`` of its own."""
     if not _allowed:
         raise Refused(
             f"{call}: not in this process (PID {os.getpid()}): it is in the machine's own namespaces, runs your notebook, and "
             f"could not come back.\n  what to do: p = nslab.process(); p.{call}(...), or p.call(function)."
         )
+    if kind and _must_own:
+        _must_own(kind, call)
 
 
 def failure(call: str, raw: Sequence[Any], errno: int, **facts: Any) -> SyscallError:

@@ -25,7 +25,7 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 
     EPERM without CAP_SYS_ADMIN in the owner of the mount namespace, ENODEV for an unknown type. Source: mount(2).
     """
-    refuse_here("mount")
+    refuse_here("mount", "mnt")
     raw = (source, target, fstype, flags, data)
     given = (_bytes(source), os.fsencode(target), _bytes(fstype), flags, _bytes(data))
     invoke("mount", raw, libc.mount, *given, source=source or "", target=target, fstype=fstype or "")
@@ -33,13 +33,13 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 
 def umount2(target: str, flags: int = 0) -> None:
     """Take a mount off. EBUSY while in use, EINVAL for what a more privileged namespace put there. Source: umount(2)."""
-    refuse_here("umount2")
+    refuse_here("umount2", "mnt")
     invoke("umount2", (target, flags), libc.umount2, os.fsencode(target), flags, target=target)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """Make ``new_root`` the root mount and put the old one at ``put_old``. Source: pivot_root(2)."""
-    refuse_here("pivot_root")
+    refuse_here("pivot_root", "mnt")
     given = (PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old))
     invoke("pivot_root", (new_root, put_old), libc.syscall, *given, new_root=new_root, put_old=put_old)
 

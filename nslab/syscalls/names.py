@@ -16,13 +16,13 @@ def sethostname(name: bytes) -> None:
 
     Source: sethostname(2).
     """
-    refuse_here("sethostname")
+    refuse_here("sethostname", "uts")
     invoke("sethostname", (name, len(name)), libc.sethostname, name, len(name), name=name)
 
 
 def setdomainname(name: bytes) -> None:
     """Set the NIS domain name; as sethostname. Source: setdomainname(2)."""
-    refuse_here("setdomainname")
+    refuse_here("setdomainname", "uts")
     invoke("setdomainname", (name, len(name)), libc.setdomainname, name, len(name), name=name)
 
 
