@@ -121,9 +121,8 @@ def test_a_process_whose_pid_was_never_heard_ends_all_the_same():
     box = nslab.Container(isolate="uts")
     child = nslab.spawner.ensure().start(box._plan, fds={}, stay=True, borrowed=box._borrowed)
     assert select.select([child.reply], [], [], 5)[0]
-    pid = channel.receive(child.reply)[0][2]
-    pidfd = os.pidfd_open(pid)
-    channel.receive(child.reply)  # "ready": nothing more comes
+    said = [channel.receive(child.reply)[0] for _ in ("made", "ready")]  # in whichever order; nothing more comes
+    pidfd = os.pidfd_open(next(value for _, word, value in said if word == "made"))
     begin = time.monotonic()
     child.end()
     assert time.monotonic() - begin < 3

@@ -412,7 +412,13 @@ def process(*, as_: str | None = None) -> Process:
     ops.append(Adopt(implied="what it starts ends with it"))
     mine, theirs = channel.pair()
     with theirs, record(trace):
-        child = spawner.start(Plan(tuple(ops)), work=Steer(), fds={"steer": theirs}, title="nslab-keeper", borrowed=borrowed)
+        child = spawner.start(
+            Plan(tuple(ops)),
+            work=Steer(tuple(sys.path) if as_ else ()),
+            fds={"steer": theirs},
+            title="nslab-keeper",
+            borrowed=borrowed,
+        )
         child.settle()
     script = _Script(*shown)
     trace.add_script(script)

@@ -13,12 +13,12 @@ import resource
 import select
 import signal
 import sys
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from nslab.ops import Context, Execute, Op
 from nslab.spawner.launch import launch, plain_signals
-from nslab.spawner.messages import Call, Start, Steer
+from nslab.spawner.messages import Call, Start, Steer, Work
 from nslab.spawner.report import Report
 from nslab.syscalls import guard
 
@@ -47,11 +47,7 @@ def live(request: Start, context: Context, ops: tuple[Op, ...], mapped: int, sig
     report = Report(context.fds["reply"])
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
-        function = None
-        if isinstance(request.work, Call):
-            from nslab.spawner import functions
-
-            function = functions.load(context.fds["function"], request.work.path)
+        worker = _worker(request.work, context)
         if mapped >= 0:
             os.read(mapped, 1)
             os.close(mapped)
@@ -60,7 +56,7 @@ def live(request: Start, context: Context, ops: tuple[Op, ...], mapped: int, sig
                 report.send("wait", index)
                 report.wait()
             op.execute(context)
-        main = _start(request, context, report, function)
+        main = _start(request.work, context, report, worker)
         report.send("ready", main)
         close_others((report.fd, signals))
         guard.name_process(request.title)
@@ -111,31 +107,34 @@ def _reap(request: Start, report: Report, main: int) -> int:
                 os._exit(0)
 
 
-def _start(request: Start, context: Context, report: Report, function: Any) -> int:
+def _worker(work: Work, context: Context) -> Callable[[], NoReturn] | None:
+    """What a child that runs no program will do. Its modules are loaded now: later it may see other files, or as nobody."""
+    if isinstance(work, Call):
+        from nslab.spawner import functions
+
+        function = functions.load(context.fds["function"], work.path)
+        return lambda: functions.run(function, context.fds)
+    if isinstance(work, Steer):
+        from nslab.spawner import steer
+
+        steer.get_ready(work)
+        return lambda: steer.take_orders(context.fds["steer"], context)
+    return None
+
+
+def _start(work: Work, context: Context, report: Report, worker: Callable[[], NoReturn] | None) -> int:
     """Start the work; its PID, 0 when there is none."""
-    work = request.work
-    if work is None:
-        return 0
     if isinstance(work, Execute):
-        pid = launch(work, context, report)
-    else:
-        pid = os.fork()
-        if pid == 0:
-            _work(work, context, function)
+        return launch(work, context, report)
+    pid = os.fork() if worker else 0
+    if worker and pid == 0:
+        try:
+            plain_signals()
+            guard.protect(context.must_own)
+            close_others(fd for name, fd in context.fds.items() if name != "reply")
+            worker()
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            os._exit(1)
     return pid
-
-
-def _work(work: Any, context: Context, function: Any) -> NoReturn:
-    from nslab.spawner import functions, steer
-
-    try:
-        plain_signals()
-        guard.protect(context.must_own)
-        if isinstance(work, Steer):
-            close_others([context.fds["steer"]])
-            steer.take_orders(context.fds["steer"], context)
-        functions.run(function, context.fds)
-    except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-    finally:
-        os._exit(1)

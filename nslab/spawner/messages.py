@@ -29,7 +29,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Steer:
-    """Take orders, one by one, from the descriptor "steer"."""
+    """Take orders, one by one, from the descriptor "steer".
+
+    ``path`` is the sys.path of the caller for a process that may come to be another user: what it needs is then loaded first.
+    """
+
+    path: tuple[str, ...] = ()
 
 
 Work = Execute | Call | Steer | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,17 +12,25 @@ from nslab import syscalls
 from nslab.ops import Context, Execute, Op
 from nslab.spawner import channel, functions
 from nslab.spawner.launch import launch
+from nslab.spawner.messages import Steer
 from nslab.spawner.report import Report
 from nslab.syscalls import guard
 
 
-def take_orders(fd: int, context: Context) -> NoReturn:
-    """Obey until the channel is closed. Each order is (verb, argument, names of its descriptors)."""
-    import traceback  # noqa: F401  # now, since it may come to have a root without Python
+def get_ready(work: Steer) -> None:
+    """Load what an order may need: later this process may have a root without Python, or a user who may not read it."""
+    import traceback  # noqa: F401
 
     from nslab import hints  # noqa: F401
     from nslab.syscalls import decode  # noqa: F401
 
+    if work.path:
+        sys.path[:] = work.path
+        import cloudpickle  # noqa: F401
+
+
+def take_orders(fd: int, context: Context) -> NoReturn:
+    """Obey until the channel is closed. Each order is (verb, argument, names of its descriptors)."""
     guard.name_process("nslab-process")
     sock = socket.socket(fileno=fd)
     report = Report(fd)
