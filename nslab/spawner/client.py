@@ -68,8 +68,9 @@ class Child:
     status of the work, ``gone`` that of the process itself.
     """
 
-    def __init__(self, reply: socket.socket):
+    def __init__(self, reply: socket.socket, last_words: Callable[[], str] = str):
         self.reply = reply
+        self._last_words = last_words  # of the spawner, should it die
         self.pid = 0
         self._pidfd: Descriptor | None = None
         self.ready = False
@@ -97,7 +98,7 @@ class Child:
                 message, _ = channel.receive(self.reply)
             except EOFError:
                 message = ([], "gone", int(signal.SIGKILL))
-                self.error = self.error or SpawnerError(_ENDED)
+                self.error = self.error or SpawnerError(_ENDED + self._last_words())
             early = self._early
             early.append(message)
             if self.pid or message[1] in ("made", "gone"):  # the new process may speak before the spawner says that it is there
@@ -129,7 +130,7 @@ class Child:
         elif word == "exit":
             self.status = value
             if value == signal.SIGKILL and self.spawner and not self.spawner.alive:  # it did not end by itself
-                self.error = SpawnerError(_ENDED)
+                self.error = SpawnerError(_ENDED + self._last_words())
         elif word == "gone":
             self.gone = value
             self.reply.close()
@@ -241,7 +242,7 @@ class Spawner:
     ) -> Child:  # fmt: skip
         """Ask for a process. ``fds`` are the descriptors that plan and work need, by name; they stay the caller's."""
         mine, theirs = channel.pair()
-        child = Child(mine)
+        child = Child(mine, self.words)
         child.spawner = self
         with theirs:
             everything = {"reply": theirs, **fds}
@@ -256,7 +257,7 @@ class Spawner:
                 return
             mine, theirs = channel.pair()
             control, far = channel.pair()
-            child = Child(mine)
+            child = Child(mine, self.words)
             child.why = why
             with theirs, far:
                 self._send(self.control, OpenBorrowed(maps), {"reply": theirs, "control": far})
@@ -273,12 +274,14 @@ class Spawner:
                 raise BrokenPipeError
             channel.send(sock, message, numbers)
         except (BrokenPipeError, ConnectionResetError):
-            raise SpawnerError(f"the spawner is gone; the next call starts a new one.\n{self.words()}") from None
+            raise SpawnerError(f"the spawner is gone; the next call starts a new one.{self.words()}") from None
 
     def words(self) -> str:
         """What the spawner wrote to its standard error: nothing, as long as all is well."""
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        if self.log.closed:
+            return ""
+        words = os.pread(self.log.fileno(), 1 << 16, 0).decode(errors="replace")
+        return f"\n{words}" if words else ""
 
     def pids(self) -> set[int]:
         """The PIDs of the watchdog and what it keeps: the spawner, and the one in the borrowed user namespace."""
