@@ -158,3 +158,28 @@ def test_a_process_that_entered_does_not_delay_the_end():
     everything.close()
     assert not left
     assert took < 0.8  # it was a full second
+
+
+@pytest.mark.requires("ordinary")
+def test_an_interrupt_while_the_user_namespace_is_borrowed_costs_nothing():
+    """The one that was being made is forgotten and ends by itself; the spawner lives, and the next one is used."""
+    script = """
+import nslab, nslab.spawner
+spawner, wait_for, forgotten = nslab.spawner.ensure(), nslab.spawner.Child.wait_for, []
+def interrupted(self, *args):
+    wait_for(self, *args)
+    if not forgotten:
+        forgotten.append(self)
+        raise KeyboardInterrupt
+nslab.spawner.Child.wait_for = interrupted
+try:
+    nslab.run("true", isolate="uts")
+except KeyboardInterrupt:
+    print("interrupted")
+nslab.spawner.Child.wait_for = wait_for
+print(wait_for(forgotten[0], lambda: forgotten[0].gone is not None, 5))
+print(nslab.run("id -u", isolate="uts").stdout, end="")
+print(nslab.spawner.ensure() is spawner)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["interrupted", "True", "0", "True"], done.stderr

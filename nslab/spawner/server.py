@@ -12,6 +12,7 @@ import os
 import resource
 import select
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -137,12 +138,7 @@ class Server:
         mapped, written = os.pipe()
         pid = NewNamespaces(("user",)).perform(Context(self.machine, fds))
         if pid == 0:
-            child.close_others([fds["control"], self.watchdog, mapped])
-            os.read(mapped, 1)
-            os.close(mapped)
-            resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
-            guard.name_process("nslab-borrowed")
-            Server(socket.socket(fileno=fds["control"]), self.watchdog, self.machine).serve()
+            self._serve_inside(fds["control"], mapped)
         try:
             self.write_maps(pid, request.maps)
             os.write(written, b"!")
@@ -155,6 +151,20 @@ class Server:
         self.borrowed = pid
         return pid
 
+    def _serve_inside(self, control: int, mapped: int) -> NoReturn:
+        """The life of the second server, from its first instruction."""
+        try:
+            child.close_others([control, self.watchdog, mapped])
+            os.read(mapped, 1)
+            os.close(mapped)
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
+            guard.name_process("nslab-borrowed")
+            Server(socket.socket(fileno=control), self.watchdog, self.machine).serve()
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            os._exit(1)
+
     def reap(self) -> None:
         """Bury the dead; whatever outlives the process that was to look after it is ended first."""
         while True:
@@ -164,8 +174,8 @@ class Server:
                 return
             if pid == 0:
                 return
-            if pid == self.borrowed:  # nothing of an ordinary user can go on without it: he gets a new pair
-                self.end()
+            if pid == self.borrowed and status != 0:  # killed: nothing of an ordinary user can go on, he gets a new pair
+                self.end()  # (with 0 it ended by itself, since an interrupt made the notebook forget it)
             reply = self.children.pop(pid, None)
             if reply is not None:
                 self.reaper.end_orphans(self.children)

@@ -191,7 +191,10 @@ def kill_group(turn: Round) -> None:
 def end_script(turn: Round) -> None:
     """Ctrl-C: Python unwinds, and ends as it does at the end of a script."""
     died = Death(turn.host.pid, turn.record())
-    os.kill(turn.host.pid, signal.SIGINT)
+    for _ in range(5):  # Python loses one that comes while a finalizer runs: press again
+        os.kill(turn.host.pid, signal.SIGINT)
+        if died.within(1):
+            break
     turn.clean_after(died)
 
 
@@ -309,6 +312,10 @@ class Death:
                     end = self._died + LIMIT
                     self._done.set()
         self._gone = 0.0 if left else time.monotonic()
+
+    def within(self, timeout: float) -> bool:
+        """Whether it dies within so many seconds."""
+        return self._done.wait(timeout)
 
     def wait(self, timeout: float) -> tuple[float, float]:
         """The time of its death, and that of the last of them (0 for not yet)."""
