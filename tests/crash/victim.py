@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import nslab
@@ -159,7 +160,6 @@ class Victim:
         self.events = os.open(Path(folder, "events"), os.O_WRONLY | os.O_CLOEXEC)
         self.log = open(Path(folder, "log"), "a", buffering=1)  # noqa: SIM115
         self.halting = threading.Event()
-        self.acting = False
         self.seed, self.threads, self.interrupted = seed, threads, interrupted
 
     def say(self, event: str, **facts: Any) -> None:
@@ -198,19 +198,18 @@ class Victim:
         while True:
             signal.pause()
 
-    def on_interrupt(self, *_: object) -> None:
-        """One KeyboardInterrupt for each action: this script's own code is not what is looked at."""
-        if self.acting:
-            self.acting = False
-            raise KeyboardInterrupt
+    def on_interrupt(self, _: int, frame: FrameType | None) -> None:
+        """KeyboardInterrupt in what an action does: this script's own code is not what is looked at."""
+        while frame:
+            if frame.f_code is Actions.act.__code__:
+                raise KeyboardInterrupt
+            frame = frame.f_back
 
     def go_on(self, actions: Actions) -> bool:
         """Act until it is time to halt; False if something went wrong."""
         while not self.halting.is_set():
             try:
-                self.acting = True
                 done = actions.act()
-                self.acting = False
                 self.log.write(f"{done}\n")
             except (nslab.SpawnerError, nslab.DeadNamespace) as error:
                 self.say("interrupted", error=type(error).__name__)
