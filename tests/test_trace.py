@@ -27,9 +27,9 @@ def test_the_whole_list_of_a_container() -> None:
         lines = [str(step) for step in web.trace]
     assert [re.sub(r"fd \d+", "fd N", line.replace(str(web.pid), "PID")) for line in lines] == [
         "clone3(CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWPID|CLONE_NEWUSER) = PID",
-        "write('/proc/PID/setgroups', 'deny') = 4",
-        "write('/proc/PID/uid_map', '0 0 1\\n') = 6",
-        "write('/proc/PID/gid_map', '0 0 1\\n') = 6",
+        "write('/proc/self/setgroups', 'deny') = 4",
+        "write('/proc/self/uid_map', '0 0 1\\n') = 6",
+        "write('/proc/self/gid_map', '0 0 1\\n') = 6",
         "mount(NULL, '/', NULL, MS_REC|MS_PRIVATE, NULL) = 0   [implied: else a mount made here would show up outside, "
         "where a mount is shared]",
         "mount('proc', '/proc', 'proc', MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL) = 0   [implied: a new PID namespace with an own "

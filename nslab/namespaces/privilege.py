@@ -64,7 +64,7 @@ def borrowable() -> IdMaps:
 
 def borrow(spawner: Spawner) -> Op | None:
     """The op that says where things are made: None for the privileged, else the borrowed user namespace, made at need."""
-    if is_privileged():
+    if spawner.capabilities >> CAP_SYS_ADMIN & 1:
         return None
     if spawner.borrowed is None:
         maps = borrowable()

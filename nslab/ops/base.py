@@ -20,6 +20,7 @@ class Context:
 
     machine: Mapping[str, NamespaceId]
     fds: dict[str, int]
+    root: bool = False  # it is uid 0 and gid 0 for certain
     made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
     proc: int = -1  # a descriptor of the machine's /proc, for a process whose root may come to have none
 
@@ -44,6 +45,7 @@ class Op:
 
     implied: str = field(default="", kw_only=True)
     changes: ClassVar[str] = ""  # the kind of namespace whose content it changes
+    plain: ClassVar[bool] = False  # it makes calls without looking at anything, their results included
 
     def execute(self, context: Context) -> Any:
         """Do it in this process. Raises SyscallError; Refused when it would change the machine itself."""
@@ -52,6 +54,16 @@ class Op:
         guard.implied(self.implied)
         try:
             return self.perform(context)
+        finally:
+            guard.implied("")
+
+    def prepare(self, context: Context) -> list[guard.Prepared] | None:
+        """Its calls, for a process that is not there yet; None when that process has to look at something first."""
+        if not self.plain or (self.changes and self.changes not in context.made):
+            return None
+        guard.implied(self.implied)
+        try:
+            return guard.prepare(self.perform, context)
         finally:
             guard.implied("")
 
@@ -77,7 +89,7 @@ class Execute:
     """The command at the end of a plan; ``before`` is done in its own process, between fork and execve."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None  # None: that of the notebook when it started the spawner
     cwd: str | None = None
     before: tuple[Op, ...] = ()
     terminal: bool = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nslab import procfs, syscalls
 from nslab.ops.base import Context, Op
+from nslab.syscalls import guard
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class SetIds(Op):
 @dataclass(frozen=True)
 class BecomeRoot(Op):
     """Be uid 0 and gid 0 of this user namespace, where they are mapped and one is not there yet."""
+
+    def prepare(self, context: Context) -> list[guard.Prepared] | None:
+        return [] if context.root else None
 
     def perform(self, context: Context) -> None:
         if os.getuid() != 0 and _mapped("uid"):

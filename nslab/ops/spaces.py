@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from nslab import syscalls
 from nslab.errors import SyscallError
@@ -33,6 +33,13 @@ class IdMaps:
         """Whether it is the map that any user may write: root inside is oneself outside, and nobody else."""
         own = tuple((IdRange(0, number, 1),) for number in self.caller)
         return (self.uid, self.gid) == own and self.setgroups == "deny"
+
+    def write(self, process: int | str) -> None:
+        """Write them for a process in a new user namespace; "self" where they are single."""
+        if self.setgroups == "deny":
+            syscalls.write_file(f"/proc/{process}/setgroups", "deny")
+        syscalls.write_file(f"/proc/{process}/uid_map", self.text(self.uid))
+        syscalls.write_file(f"/proc/{process}/gid_map", self.text(self.gid))
 
     @staticmethod
     def text(ranges: tuple[IdRange, ...]) -> str:
@@ -203,6 +210,8 @@ class Join(Op):
 @dataclass(frozen=True)
 class Adopt(Op):
     """Adopt the orphans among one's descendants, as PID 1 does: what looks after a command without a PID namespace."""
+
+    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-LIMIT = 150_000
+LIMIT = 30_000
 MOST_DESCRIPTORS = 250
 
 

@@ -40,9 +40,13 @@ def close_others(keep: Iterable[int]) -> None:
     os.closerange(low, 1 << 20)
 
 
-def live(request: Start, context: Context, ops: tuple[Op, ...], mapped: int, signals: int, files: tuple[int, int]) -> NoReturn:
-    """Never returns. ``mapped`` is a pipe that ends when the id maps are written (-1: none), ``signals`` the signalfd on
-    which this process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
+def live(
+    request: Start, context: Context, calls: list[guard.Prepared], ops: tuple[Op, ...], start: guard.Prepared | None,
+    mapped: int, signals: int, files: tuple[int, int],
+) -> NoReturn:  # fmt: skip
+    """Never returns. What was prepared before the fork: ``calls``, which come before ``ops``, and ``start``, which starts the
+    program. ``mapped`` is a pipe that ends when the id maps are written (-1: none), ``signals`` the signalfd on which this
+    process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
     """
     report = Report(context.fds["reply"])
     try:
@@ -51,12 +55,14 @@ def live(request: Start, context: Context, ops: tuple[Op, ...], mapped: int, sig
         if mapped >= 0:
             os.read(mapped, 1)
             os.close(mapped)
+        for call in calls:
+            guard.make(call)
         for index, op in enumerate(ops):
             if request.stepwise:
                 report.send("wait", index)
                 report.wait()
             op.execute(context)
-        main = _start(request.work, context, report, worker)
+        main = _start(request.work, context, report, worker, start)
         report.send("ready", main)
         close_others((report.fd, signals))
         guard.name_process(request.title)
@@ -122,10 +128,12 @@ def _worker(work: Work, context: Context) -> Callable[[], NoReturn] | None:
     return None
 
 
-def _start(work: Work, context: Context, report: Report, worker: Callable[[], NoReturn] | None) -> int:
+def _start(
+    work: Work, context: Context, report: Report, worker: Callable[[], NoReturn] | None, start: guard.Prepared | None
+) -> int:
     """Start the work; its PID, 0 when there is none."""
     if isinstance(work, Execute):
-        return launch(work, context, report)
+        return launch(work, context, report, start)
     pid = os.fork() if worker else 0
     if worker and pid == 0:
         try:

@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nslab import procfs, trace
 from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import IdMaps, Plan
+from nslab.ops import Execute, IdMaps, Plan
 from nslab.spawner import channel
 from nslab.spawner.messages import OpenBorrowed, Start, Work
 from nslab.syscalls import decode
@@ -99,7 +100,11 @@ class Child:
             except EOFError:
                 message = ([], "gone", int(signal.SIGKILL))
                 self.error = self.error or SpawnerError(_ENDED + self._last_words())
+            calls, word, value = message
             early = self._early
+            if word == "gone" and calls:  # its making was not told before
+                early.insert(0, (calls, "made", 0))
+                message = ([], word, value)
             early.append(message)
             if self.pid or message[1] in ("made", "gone"):  # the new process may speak before the spawner says that it is there
                 early.sort(key=lambda each: each[1] != "made")
@@ -215,6 +220,7 @@ class Spawner:
 
     def __init__(self) -> None:
         self.client = os.getpid()
+        self.env = dict(os.environ)
         self.cwd = os.getcwd()  # and so that of everything it starts, unless told otherwise
         self.control, theirs = channel.pair()
         self.log = os.fdopen(os.memfd_create("nslab-log", os.MFD_CLOEXEC), "r+b")
@@ -226,6 +232,7 @@ class Spawner:
                 pass_fds=[theirs.fileno()],
             )  # fmt: skip
         self.machine: Mapping[str, NamespaceId] = procfs.namespaces()
+        self.capabilities = procfs.capabilities()  # what the spawner may do
         self._borrowed: socket.socket | None = None
         self._borrowed_child: Child | None = None
         self.borrowed: IdMaps | None = None  # the maps of the borrowed user namespace, once there is one
@@ -241,12 +248,14 @@ class Spawner:
         lone: bool = False, stay: bool = False, stepwise: bool = False,
     ) -> Child:  # fmt: skip
         """Ask for a process. ``fds`` are the descriptors that plan and work need, by name; they stay the caller's."""
+        if isinstance(work, Execute) and work.env == self.env:
+            work = replace(work, env=None)  # it has that itself
         mine, theirs = channel.pair()
         child = Child(mine, self.words)
         child.spawner = self
         with theirs:
             everything = {"reply": theirs, **fds}
-            request = Start(plan, work, tuple(everything), title, lone, stay, stepwise)
+            request = Start(plan.ops, work, tuple(everything), title, lone, stay, stepwise)
             self._send(self._borrowed if borrowed else self.control, request, everything)
         return child
 

@@ -15,7 +15,8 @@ from nslab.spawner.report import Report
 from nslab.syscalls import guard
 
 # Python ignores SIGPIPE and SIGXFSZ, the spawner ignores what a terminal sends; a program expects the defaults.
-DEFAULTS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
+DEFAULTS = tuple(map(int, (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)))
+_OWN = dict(os.environb)  # the environment of the notebook when it started the spawner, ready for execve
 
 
 def plain_signals() -> None:
@@ -25,18 +26,23 @@ def plain_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def launch(work: Execute, context: Context, report: Report) -> int:
-    """Start ``work`` with the descriptors "stdin", "stdout" and "stderr"; its PID. SyscallError when it cannot start."""
+def prepared(work: Execute, path: str, fds: Mapping[str, int]) -> guard.Prepared:
+    """The call that starts the program at ``path`` with the descriptors "stdin", "stdout" and "stderr"."""
+    streams = [(os.POSIX_SPAWN_DUP2, fds[name], number) for number, name in enumerate(("stdin", "stdout", "stderr"))]
+    env = _OWN if work.env is None else work.env
+    options = {"file_actions": streams, "setsid": True, "setsigdef": DEFAULTS, "setsigmask": ()}
+    return guard.prepare(syscalls.posix_spawn, path, work.argv, env, options)[0]
+
+
+def launch(work: Execute, context: Context, report: Report, start: guard.Prepared | None = None) -> int:
+    """Start ``work``; its PID. ``start`` is the prepared call, where the path was known before. SyscallError if it cannot."""
     if work.cwd is not None:
         guard.quietly_chdir(work.cwd)
-    path = find(work.argv[0], work.env)
+    path = find(work.argv[0], os.environ if work.env is None else work.env)
     if work.before or work.terminal:
         return _by_fork(path, work, context, report)
-    streams = [(os.POSIX_SPAWN_DUP2, context.fds[name], number) for number, name in enumerate(("stdin", "stdout", "stderr"))]
     try:
-        return syscalls.posix_spawn(
-            path, work.argv, work.env, file_actions=streams, setsid=True, setsigdef=DEFAULTS, setsigmask=()
-        )
+        return int(guard.make(start or prepared(work, path, context.fds)))
     except SyscallError as error:
         if error.name != "EPERM":
             raise
@@ -74,7 +80,7 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         for op in work.before:
             op.execute(context)
         report.send("execve", path)
-        os.execve(path, work.argv, work.env)
+        os.execve(path, work.argv, _OWN if work.env is None else work.env)
     except OSError as error:
         report.failed(
             guard.failure("execve", (path, work.argv), error.errno or 0, path=path) if error.filename == path else error

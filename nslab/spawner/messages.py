@@ -3,7 +3,7 @@
 Requests go to the spawner, with the descriptor "reply" among their descriptors: one end of a channel of its own, on which
 all that belongs to this request is answered. An answer is (calls made since the last one, word, value):
 
-    "made", pid              from the spawner: the process is there
+    "made", pid              from the spawner: the process is there (of a process that ends soon, only its end is told)
     "wait", index            before op number ``index`` of a plan that runs op by op; the answer is any message
     "ready", pid             every op of the plan is done, and the work (if any) runs: its PID as the new process knows it
     "failed", exception      an op or the start of the work failed; nothing of it is left
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nslab.ops import Execute, IdMaps, Plan
+from nslab.ops import Execute, IdMaps, Op
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ Work = Execute | Call | Steer | None
 
 @dataclass(frozen=True)
 class Start:
-    """Make a process by ``plan``, and let it do ``work``. ``fds`` names the descriptors of the message, in order.
+    """Make a process by ``ops``, and let it do ``work``. ``fds`` names the descriptors of the message, in order.
 
     ``lone``: it ends, and all below it, when the work does. ``stay``: it remains when there is nothing left below it.
     """
 
-    plan: Plan
+    ops: tuple[Op, ...]
     work: Work
     fds: tuple[str, ...]
     title: str

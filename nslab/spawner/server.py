@@ -16,16 +16,19 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from nslab import procfs, syscalls
+from nslab import syscalls
 from nslab.errors import NslabError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import Context, IdMaps, NewNamespaces
+from nslab.ops import Context, Execute, IdMaps, NewNamespaces
 from nslab.spawner import channel, child
-from nslab.spawner.launch import find
+from nslab.spawner.launch import find, prepared
 from nslab.spawner.messages import OpenBorrowed, Start
 from nslab.spawner.reaper import Reaper
 from nslab.spawner.report import portable, tell
 from nslab.syscalls import guard
+
+WHY_FORK = "a process of its own does it, since there is no way back"
+PATIENCE = 5  # ms that a request may wait for the news that its process was made
 
 
 class Server:
@@ -36,6 +39,7 @@ class Server:
         self.watchdog = watchdog  # a pidfd
         self.machine = machine
         self.children: dict[int, int] = {}  # PID -> the descriptor on which it is answered
+        self.untold: dict[int, list[Any]] = {}  # PID -> the calls that made it, as long as nobody was told of it
         self.borrowed = 0  # the PID of the second server
         self.reaper = Reaper()
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -51,7 +55,9 @@ class Server:
         for fd in (self.control, self.signals, self.watchdog):
             poller.register(fd, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poller.poll()}
+            ready = {fd for fd, _ in poller.poll(PATIENCE if self.untold else None)}
+            if not ready:
+                self.announce()
             if self.watchdog in ready:
                 break
             if self.signals in ready:
@@ -64,6 +70,12 @@ class Server:
                     break
                 self.handle(message, dict(zip(message.fds, fds, strict=True)))
         self.end()
+
+    def announce(self) -> None:
+        """Tell who was made. What runs alone may wait for it: often its end can be told at once."""
+        for pid, calls in self.untold.items():
+            tell(self.children[pid], calls, "made", pid)
+        self.untold.clear()
 
     def end(self) -> NoReturn:
         """End everything that it made, and itself."""
@@ -82,7 +94,9 @@ class Server:
             os.close(reply)
         else:
             self.children[pid] = reply
-            tell(reply, calls, "made", pid)
+            self.untold[pid] = calls
+            if not (isinstance(message, Start) and message.lone):
+                self.announce()
         finally:
             for name, fd in fds.items():
                 if name != "reply":
@@ -90,19 +104,27 @@ class Server:
 
     def start(self, request: Start, fds: dict[str, int]) -> int:
         """Make the process; what the plan says after NewNamespaces is done in it."""
-        ops = request.plan.ops
+        ops = request.ops
         at = next((index for index, op in enumerate(ops) if isinstance(op, NewNamespaces)), -1)
         new = ops[at] if at >= 0 else None
         kinds = new.kinds if isinstance(new, NewNamespaces) else ()
         maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
-        context = Context(self.machine, fds, kinds)
-        mapped, written = os.pipe() if maps else (-1, -1)
+        by_itself = maps is not None and maps.single  # one wakeup less, and less work while the child needs the pages
+        context = Context(self.machine, fds, root=by_itself, made=kinds)
+        calls = guard.prepare(maps.write, "self") if maps and by_itself else []
+        rest = ops[at + 1 :]
+        while rest and not request.stepwise and (more := rest[0].prepare(context)) is not None:
+            calls += more
+            rest = rest[1:]
+        work = request.work
+        start = prepared(work, work.argv[0], fds) if isinstance(work, Execute) and "/" in work.argv[0] else None
+        mapped, written = os.pipe() if maps and not by_itself else (-1, -1)
         try:
-            pid = new.execute(context) if new and kinds else syscalls.fork()
+            pid = new.execute(context) if new and kinds else _fork()
             if pid == 0:
                 self.control.close()  # else a child that waits before an op would keep up the look that somebody serves it
-                child.live(request, context, ops[at + 1 :], mapped, self.signals, self.files)
-            if maps:
+                child.live(request, context, calls, rest, start, mapped, self.signals, self.files)
+            if maps and not by_itself:
                 self.write_maps(pid, maps)
                 os.write(written, b"!")
         except BaseException:
@@ -120,10 +142,7 @@ class Server:
             self.write_by_helper("newuidmap", pid, maps.uid)
             self.write_by_helper("newgidmap", pid, maps.gid)
             return
-        if maps.setgroups == "deny" and procfs.setgroups(pid) != "deny":
-            syscalls.write_file(f"/proc/{pid}/setgroups", "deny")
-        syscalls.write_file(f"/proc/{pid}/uid_map", IdMaps.text(maps.uid))
-        syscalls.write_file(f"/proc/{pid}/gid_map", IdMaps.text(maps.gid))
+        maps.write(pid)
 
     def write_by_helper(self, tool: str, pid: int, ranges: Any) -> None:
         """newuidmap(1) or newgidmap(1): setuid programs that check /etc/subuid or /etc/subgid."""
@@ -179,5 +198,13 @@ class Server:
             reply = self.children.pop(pid, None)
             if reply is not None:
                 self.reaper.end_orphans(self.children)
-                tell(reply, [], "gone", status)
+                tell(reply, self.untold.pop(pid, []), "gone", status)
                 os.close(reply)
+
+
+def _fork() -> int:
+    guard.implied(WHY_FORK)
+    try:
+        return syscalls.fork()
+    finally:
+        guard.implied("")

@@ -6,7 +6,7 @@ import os
 import re
 
 from nslab.errors import Refused
-from nslab.syscalls.guard import invoke_python, is_protected, refuse_here
+from nslab.syscalls.guard import invoke, is_protected, refuse_here
 
 # Which kind of namespace owns a part of /proc/sys; the first prefix that fits counts.
 _SYSCTLS = (
@@ -43,7 +43,7 @@ def write_file(path: str, text: str) -> int:
         finally:
             os.close(fd)
 
-    return int(invoke_python("write", (path, text), once, path=path, text=text))
+    return int(invoke("write", (path, text), once, path=path, text=text))
 
 
 def read_file(path: str, limit: int = 1 << 20) -> str:
@@ -53,5 +53,5 @@ def read_file(path: str, limit: int = 1 << 20) -> str:
         with open(path, "rb") as file:
             return os.fsdecode(file.read(limit))
 
-    text: str = invoke_python("read", (path,), once)
+    text: str = invoke("read", (path,), once)
     return text

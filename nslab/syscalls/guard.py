@@ -32,6 +32,10 @@ _implied = ""
 _command_line = (0, 0)  # address and length
 _raw: list[tuple[Any, ...]] | None = None
 
+# A call that was prepared: its name and arguments on record, the function and what it is given, facts for a hint, and why.
+Prepared = tuple[str, tuple[Any, ...], Callable[..., Any], tuple[Any, ...], dict[str, Any], str]
+_later: list[Prepared] | None = None
+
 
 def allow() -> None:
     """Permit state-changing calls in this process and its children; the spawner says this, nobody else."""
@@ -89,33 +93,48 @@ def failure(call: str, raw: Sequence[Any], errno: int, **facts: Any) -> SyscallE
     return SyscallError(call, arguments(call, raw), errno, explain(call, errno, **facts))
 
 
-def invoke(call: str, raw: tuple[Any, ...], function: Callable[..., int], *given: Any, **facts: Any) -> int:
-    """Call a C function that answers -1 and errno, and record it with ``raw`` as its arguments."""
+def invoke(call: str, raw: tuple[Any, ...], function: Callable[..., Any], *given: Any, **facts: Any) -> Any:
+    """Make a call, and record it with ``raw`` as its arguments.
+
+    ``function`` is one of C that answers -1 and errno, or one of Python that raises OSError.
+    """
+    prepared = (call, raw, function, given, facts, _implied)
+    if _later is None:
+        return make(prepared)
+    _later.append(prepared)
+    return 0
+
+
+def prepare(action: Callable[..., Any], *args: Any) -> list[Prepared]:
+    """The calls that ``action(*args)`` makes, without making any: for one that does not look at what they return."""
+    global _later
+    calls: list[Prepared] = []
+    _later = calls
+    try:
+        action(*args)
+    finally:
+        _later = None
+    return calls
+
+
+def make(prepared: Prepared) -> Any:
+    """Make a call that was prepared, and record it."""
+    call, raw, function, given, facts, why = prepared
     start = time.time()
-    result = function(*given)
-    error = ctypes.get_errno() if result == -1 else 0
-    record(call, raw, None if error else result, error, start)
+    try:
+        result = function(*given)
+        error = ctypes.get_errno() if result == -1 else 0
+    except OSError as failed:
+        result, error = None, failed.errno or 0
+    record(call, raw, None if error else result if isinstance(result, int) else 0, error, start, why)
     if error:
         raise failure(call, raw, error, **facts)
     return result
 
 
-def invoke_python(call: str, raw: tuple[Any, ...], function: Callable[..., Any], *given: Any, **facts: Any) -> Any:
-    """The same for a function of Python's os module, which raises OSError."""
-    start = time.time()
-    try:
-        result = function(*given)
-    except OSError as error:
-        number = error.errno or 0
-        record(call, raw, None, number, start)
-        raise failure(call, raw, number, **facts) from None
-    record(call, raw, result if isinstance(result, int) else 0, 0, start)
-    return result
-
-
-def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, start: float) -> None:
+def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, start: float, why: str | None = None) -> None:
     """Record a call: raw where that is wanted, else as a Step in the traces that are open."""
-    entry = (call, raw, result, errno, start, time.time() - start, os.getpid(), _implied)
+    entry = (call, raw, result, errno, start, time.time() - start, os.getpid(), _implied if why is None else why)
     if _raw is not None:
         _raw.append(entry)
     else:

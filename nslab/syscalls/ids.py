@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from nslab.syscalls.guard import invoke_python, refuse_here
+from nslab.syscalls.guard import invoke, refuse_here
 
 
 def setresuid(ruid: int, euid: int, suid: int) -> None:
     """Set real, effective and saved uid; EINVAL when one is not mapped here. Source: setresuid(2)."""
     refuse_here("setresuid")
-    invoke_python("setresuid", (ruid, euid, suid), os.setresuid, ruid, euid, suid)
+    invoke("setresuid", (ruid, euid, suid), os.setresuid, ruid, euid, suid)
 
 
 def setresgid(rgid: int, egid: int, sgid: int) -> None:
     """Set real, effective and saved gid; EINVAL when one is not mapped here. Source: setresgid(2)."""
     refuse_here("setresgid")
-    invoke_python("setresgid", (rgid, egid, sgid), os.setresgid, rgid, egid, sgid)
+    invoke("setresgid", (rgid, egid, sgid), os.setresgid, rgid, egid, sgid)
 
 
 def setgroups(groups: Sequence[int]) -> None:
     """Set the supplementary groups; EPERM where /proc/self/setgroups says deny. Source: setgroups(2)."""
     refuse_here("setgroups")
-    invoke_python("setgroups", (tuple(groups),), os.setgroups, list(groups))
+    invoke("setgroups", (tuple(groups),), os.setgroups, list(groups))

@@ -6,7 +6,7 @@ import ctypes
 import os
 
 from nslab.syscalls.decode import MOUNT_FLAGS
-from nslab.syscalls.guard import PIVOT_ROOT, invoke, invoke_python, libc, refuse_here
+from nslab.syscalls.guard import PIVOT_ROOT, invoke, libc, refuse_here
 
 libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
@@ -47,7 +47,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def chroot(path: str) -> None:
     """Change the root directory of the calling process; the working directory stays. Source: chroot(2)."""
     refuse_here("chroot")
-    invoke_python("chroot", (path,), os.chroot, path)
+    invoke("chroot", (path,), os.chroot, path)
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import array
 import fcntl
 
-from nslab.syscalls.guard import invoke_python
+from nslab.syscalls.guard import invoke
 
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB703, 0xB704
 
 
 def ns_get_userns(fd: int) -> int:
     """A descriptor of the owning user namespace; EPERM when it lies above the caller's."""
-    return int(invoke_python("ioctl", (fd, NS_GET_USERNS), fcntl.ioctl, fd, NS_GET_USERNS))
+    return int(invoke("ioctl", (fd, NS_GET_USERNS), fcntl.ioctl, fd, NS_GET_USERNS))
 
 
 def ns_get_parent(fd: int) -> int:
     """A descriptor of the parent (user and pid only, else EINVAL); EPERM when it is out of the caller's sight."""
-    return int(invoke_python("ioctl", (fd, NS_GET_PARENT), fcntl.ioctl, fd, NS_GET_PARENT))
+    return int(invoke("ioctl", (fd, NS_GET_PARENT), fcntl.ioctl, fd, NS_GET_PARENT))
 
 
 def ns_get_nstype(fd: int) -> int:
     """The CLONE_NEW* bit of the kind; ENOTTY when it is no namespace."""
-    return int(invoke_python("ioctl", (fd, NS_GET_NSTYPE), fcntl.ioctl, fd, NS_GET_NSTYPE))
+    return int(invoke("ioctl", (fd, NS_GET_NSTYPE), fcntl.ioctl, fd, NS_GET_NSTYPE))
 
 
 def ns_get_owner_uid(fd: int) -> int:
     """The uid, as the caller numbers it, that made a user namespace (EINVAL for other kinds)."""
     uid = array.array("I", [0])
-    invoke_python("ioctl", (fd, NS_GET_OWNER_UID), fcntl.ioctl, fd, NS_GET_OWNER_UID, uid)
+    invoke("ioctl", (fd, NS_GET_OWNER_UID), fcntl.ioctl, fd, NS_GET_OWNER_UID, uid)
     return uid[0]

@@ -7,9 +7,10 @@ import os
 import signal as signals
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from nslab.syscalls.guard import CLONE, CLONE3, failure, invoke, invoke_python, libc, record, refuse_here
+from nslab.syscalls.guard import CLONE, CLONE3, failure, invoke, libc, record, refuse_here
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36
 _SIGCHLD = int(signals.SIGCHLD)
@@ -93,32 +94,27 @@ def prctl(option: int, value: int) -> None:
 
 def setsid() -> None:
     """Become the leader of a new session without a terminal. EPERM for a group leader. Source: setsid(2)."""
-    invoke_python("setsid", (), os.setsid)
+    invoke("setsid", (), os.setsid)
 
 
 def chdir(path: str) -> None:
     """Change the working directory. Source: chdir(2)."""
-    invoke_python("chdir", (path,), os.chdir, path)
+    invoke("chdir", (path,), os.chdir, path)
 
 
-def posix_spawn(path: str, argv: Sequence[str], env: Mapping[str, str], **options: Any) -> int:
+def posix_spawn(path: str, argv: Sequence[str], env: Mapping[Any, Any], options: Mapping[str, Any] | None = None) -> int:
     """Start a program in a new process and return its PID: the library's vfork and execve in one.
 
     ``options`` are those of os.posix_spawn. The errno is that of the execve. Source: posix_spawn(3).
     """
-    start = time.time()
-    try:
-        pid = os.posix_spawn(path, tuple(argv), env, **options)
-    except OSError as error:
-        record("posix_spawn", (path, tuple(argv)), None, error.errno or 0, start)
-        raise failure("posix_spawn", (path, tuple(argv)), error.errno or 0, path=path) from None
-    record("posix_spawn", (path, tuple(argv)), pid, 0, start)
-    return pid
+    argv = tuple(argv)
+    start = partial(os.posix_spawn, path, argv, env, **(options or {}))
+    return int(invoke("posix_spawn", (path, argv), start, path=path))
 
 
 def kill(pid: int, signal: int) -> None:
     """Send a signal by number of the process; ESRCH when there is none. Source: kill(2)."""
-    invoke_python("kill", (pid, signal), os.kill, pid, signal)
+    invoke("kill", (pid, signal), os.kill, pid, signal)
 
 
 def signalfd(numbers: Sequence[int]) -> int:
@@ -129,14 +125,14 @@ def signalfd(numbers: Sequence[int]) -> int:
     signals.pthread_sigmask(signals.SIG_BLOCK, numbers)
     mask = (ctypes.c_uint64 * 16)(sum(1 << (number - 1) for number in numbers))
     raw = (tuple(int(number) for number in numbers),)
-    return invoke("signalfd", raw, libc.signalfd, -1, ctypes.byref(mask), os.O_CLOEXEC | os.O_NONBLOCK)
+    return int(invoke("signalfd", raw, libc.signalfd, -1, ctypes.byref(mask), os.O_CLOEXEC | os.O_NONBLOCK))
 
 
 def pidfd_open(pid: int) -> int:
     """A descriptor that stands for the process, whoever gets its number later. Source: pidfd_open(2)."""
-    return int(invoke_python("pidfd_open", (pid,), os.pidfd_open, pid))
+    return int(invoke("pidfd_open", (pid,), os.pidfd_open, pid))
 
 
 def pidfd_send_signal(pidfd: int, signal: int) -> None:
     """Send a signal to the process behind a pidfd; ESRCH once it is gone. Source: pidfd_send_signal(2)."""
-    invoke_python("pidfd_send_signal", (pidfd, signal), signals.pidfd_send_signal, pidfd, signal)
+    invoke("pidfd_send_signal", (pidfd, signal), signals.pidfd_send_signal, pidfd, signal)
