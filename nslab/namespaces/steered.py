@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from nslab import procfs
@@ -19,11 +16,11 @@ from nslab.errors import DeadNamespace, SpecError, SyscallError
 from nslab.model import Membership, NamespaceMap
 from nslab.namespaces import privilege, running
 from nslab.namespaces.handle import Namespace
+from nslab.namespaces.orders import Order, Script
 from nslab.namespaces.running import Result, Sink
 from nslab.namespaces.view import NamespacesOf, machine_ids
 from nslab.ops import (
     Adopt,
-    Borrow,
     Chdir,
     Chroot,
     Execute,
@@ -46,7 +43,6 @@ from nslab.syscalls import decode
 from nslab.trace import Trace, emit, record
 
 NOBODY = 65534
-_WITHOUT = ("setpriv", "--inh-caps=-all")
 
 
 class Process:
@@ -57,7 +53,7 @@ class Process:
     Closing it, or dropping it, ends it and everything that it started.
     """
 
-    def __init__(self, sock: socket.socket, keeper: Child | Process, trace: Trace, script: _Script, borrowed: bool):
+    def __init__(self, sock: socket.socket, keeper: Child | Process, trace: Trace, script: Script, borrowed: bool):
         self._sock = sock
         self._keeper = keeper
         self._lock = threading.RLock()
@@ -197,7 +193,7 @@ class Process:
         mine, theirs = channel.pair()
         with theirs:
             number = self._order("fork", None, {"channel": theirs})
-        child = Process(mine, self, Trace(), _Script(), self._borrowed)
+        child = Process(mine, self, Trace(), Script(), self._borrowed)
         child._number = number
         return child
 
@@ -236,7 +232,7 @@ class Process:
 
         def start(fds: Mapping[str, Any]) -> Any:
             self._tell("run", work, fds)
-            return _Order(self)
+            return Order(self._sock, self.pid, self._root())
 
         with self._lock, record(self.trace):
             result = running.complete(
@@ -316,79 +312,6 @@ class Process:
         return f"<Process {self.pid}, {'own: ' + own if own else 'in the namespaces of the machine'}>"
 
 
-class _Script:
-    """The orders that a process took, as a shell script: ops, commands, and comments for what a shell cannot do."""
-
-    def __init__(self, *entries: Op | Execute | str):
-        self.entries = list(entries)
-
-    def shell(self) -> str:
-        entries = self._joined()
-        users = [index for index, entry in enumerate(entries) if isinstance(entry, Unshare) and "user" in entry.kinds]
-        keeps = users[0] if users else len(entries)  # from there on the script keeps capabilities: no command gets them
-        inner = f'exec {shlex.join(_WITHOUT) + " " if users else ""}"${{SHELL:-sh}}"'
-        for index, entry in reversed([*enumerate(entries)]):
-            if isinstance(entry, Execute):
-                command = replace(entry, argv=(*_WITHOUT, *entry.argv)) if index > keeps else entry
-                inner = f"{command.shell()}\n{inner}"
-            else:
-                inner = f"{entry}\n{inner}" if isinstance(entry, str) else entry.wrap(inner)
-        return inner + "\n"
-
-    def _joined(self) -> list[Op | Execute | str]:
-        """What was joined belongs to the borrowed user namespace: the script must join that one, not make its own."""
-        first, *rest = self.entries or [""]
-        paths = [entry.path for entry in rest if isinstance(entry, Setns) and entry.path]
-        if isinstance(first, Borrow) and paths:
-            return [Setns("", "user", f"{os.path.dirname(paths[0])}/user"), *rest]
-        return self.entries
-
-
-class _Order(Child):
-    """A command that a steered process runs: the same face as a process of the spawner."""
-
-    def __init__(self, process: Process):
-        super().__init__(process._sock)
-        self.pid = process.pid
-        self._process = process
-        self._root = process._root()
-        self._before = set(procfs.descendants(self._root))
-
-    def _take(self, message: tuple[Any, ...]) -> None:
-        calls, word, value = message
-        if word == "done":
-            super()._take((calls, "exit", value))
-        elif word == "gone":
-            self.error = DeadNamespace(f"process {self._process.pid} has ended.")
-            self.gone = value
-        else:
-            super()._take((calls, word, value))
-            if word == "failed":  # and that was all: the process takes the next order
-                self.gone = 0
-
-    def end(self) -> None:
-        """Kill the command and what it has started, and wait until the process has buried it and takes orders again."""
-        self.wait_for(lambda: self.ready or self.error or self.gone is not None, 5)
-        deadline = time.monotonic() + 5
-        while self.ready and self.gone is None and time.monotonic() < deadline:
-            new = [pid for pid in procfs.descendants(self._root) if pid not in self._before]
-            if not any([_killed(pid, self._root) for pid in new]):
-                break
-        self.wait_for(lambda: self.status is not None or self.error or self.gone is not None, 5)
-
-
-def _killed(pid: int, root: int) -> bool:
-    """Kill this descendant of ``root``; False when it had ended already, or may not be killed."""
-    try:
-        with Descriptor(os.pidfd_open(pid)) as pidfd:
-            if pidfd.readable() or pid not in procfs.descendants(root):  # it may be somebody else's number by now
-                return False
-            signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
-            return True
-    except (ProcessLookupError, PermissionError):
-        return False
-
-
 def process(*, as_: str | None = None) -> Process:
     """A live process to steer by hand, one system call a cell.
 
@@ -420,7 +343,7 @@ def process(*, as_: str | None = None) -> Process:
             borrowed=borrowed,
         )
         child.settle()
-    script = _Script(*shown)
+    script = Script(*shown)
     trace.add_script(script)
     return Process(mine, child, trace, script, borrowed)
 
