@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -282,17 +283,29 @@ class Process:
 
     def close(self) -> None:
         """End it, with what it started."""
+        self._end(wait=True)
+
+    def _end(self, *, wait: bool) -> None:
         if self._ended:
             return
         self._ended = True
-        self._sock.close()
         if isinstance(self._keeper, Child):
+            self._sock.close()
             self._keeper.end()
         else:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd.fileno(), signal.SIGKILL)
-            self._pidfd.readable(2)
+            self._sock.close()
+            if wait:
+                self._see_end(self._keeper)
         self._pidfd.close()
+
+    def _see_end(self, parent: Process) -> None:
+        """Wait for the end. A PID 1 ends only when all its members are buried, and those may be children of ``parent``."""
+        deadline = time.monotonic() + 2
+        while not self._pidfd.readable(0.01) and time.monotonic() < deadline and parent.alive:
+            with contextlib.suppress(DeadNamespace):
+                parent._order("bury")
 
     def __enter__(self) -> Process:
         return self
@@ -302,7 +315,7 @@ class Process:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            self.close()
+            self._end(wait=False)  # it may come in the middle of an order
 
     def __repr__(self) -> str:
         if not self.alive:

@@ -109,6 +109,18 @@ def _wait(pid: int, context: Context, report: Report) -> int:
     return _buried.pop(pid)
 
 
+def _bury(_: None, context: Context, report: Report) -> None:
+    """Bury who has ended; wait() still knows how."""
+    while True:
+        try:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if ended == 0:
+            return
+        _buried[ended] = status
+
+
 def _kill(order: tuple[int, int], context: Context, report: Report) -> None:
     syscalls.kill(*order)
 
@@ -120,5 +132,6 @@ VERBS: dict[str, Callable[..., Any]] = {
     "call": _call,
     "read": _read,
     "wait": _wait,
+    "bury": _bury,
     "kill": _kill,
 }
