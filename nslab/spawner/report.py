@@ -51,7 +51,7 @@ class Report:
 def portable(error: BaseException) -> BaseException:
     """The error itself when it can be pickled, else one that says the same in words."""
     if not isinstance(error, NslabError) and isinstance(error, OSError) and error.errno:
-        error = SyscallError("open", (repr(error.filename or ""),), error.errno)
+        error = SyscallError("open" if error.filename else "a system call", (repr(error.filename or ""),), error.errno)
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
