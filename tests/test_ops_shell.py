@@ -282,6 +282,7 @@ def test_what_no_tool_can_do_is_a_comment() -> None:
             ops.Setns("n", "uts", "/proc/1/ns/uts"), ops.Adopt(), ops.WriteFile("/proc/self/uid_map", "0 1 1"),
             ops.SetHostname("a"), ops.SetDomainname("a"), ops.SetPropagation("private"), ops.Mount("a", "/b"), ops.MountProc(),
             ops.Umount("/b"), ops.PivotRoot("/a", "/b"), ops.Chroot("/a"), ops.Chdir("/a"), ops.SetIds(1, 1), ops.BecomeRoot(),
+            ops.Mask(("/a",)), ops.ReadOnly(("/a",)),
         )
     ]  # fmt: skip
     assert len(here) == len([name for name in ops.__all__ if name not in ("Context", "Execute", "IdMaps", "Op", "Plan")])

@@ -18,6 +18,16 @@ MOUNT_FLAGS = {
 }  # fmt: skip
 UMOUNT_FLAGS = {"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
 PRCTL_OPTIONS = {1: "PR_SET_PDEATHSIG", 4: "PR_SET_DUMPABLE", 15: "PR_SET_NAME", 36: "PR_SET_CHILD_SUBREAPER"}
+RESOLVE_FLAGS = {
+    "RESOLVE_NO_XDEV": 1, "RESOLVE_NO_MAGICLINKS": 2, "RESOLVE_NO_SYMLINKS": 4, "RESOLVE_BENEATH": 8, "RESOLVE_IN_ROOT": 16,
+}  # fmt: skip
+OPEN_FLAGS = {
+    "O_WRONLY": os.O_WRONLY, "O_RDWR": os.O_RDWR, "O_CREAT": os.O_CREAT, "O_EXCL": os.O_EXCL, "O_DIRECTORY": os.O_DIRECTORY,
+    "O_NOFOLLOW": os.O_NOFOLLOW, "O_PATH": os.O_PATH,
+}  # fmt: skip
+TREE_FLAGS = {"OPEN_TREE_CLONE": 1, "AT_EMPTY_PATH": 0x1000, "AT_RECURSIVE": 0x8000}
+MOVE_FLAGS = {"MOVE_MOUNT_F_EMPTY_PATH": 0x4, "MOVE_MOUNT_T_EMPTY_PATH": 0x40}
+MOUNT_ATTRIBUTES = {"MOUNT_ATTR_RDONLY": 0x1, "MOUNT_ATTR_IDMAP": 0x100000}
 NSFS_REQUESTS = {0xB701: "NS_GET_USERNS", 0xB702: "NS_GET_PARENT", 0xB703: "NS_GET_NSTYPE", 0xB704: "NS_GET_OWNER_UID"}
 
 Decoder = Callable[[Any], str]
@@ -47,7 +57,7 @@ def text(value: Any) -> str:
 
 
 def fd(value: Any) -> str:
-    return f"fd {value}"
+    return "AT_FDCWD" if value == -100 else f"fd {value}"
 
 
 def words(value: Any) -> str:
@@ -72,6 +82,10 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "mount": (text, text, text, _mount, text),
     "umount2": (text, bits(UMOUNT_FLAGS)),
     "pivot_root": (text, text),
+    "openat2": (fd, text, bits(OPEN_FLAGS), bits(RESOLVE_FLAGS)),
+    "open_tree": (fd, text, bits(TREE_FLAGS)),
+    "move_mount": (fd, text, fd, text, bits(MOVE_FLAGS)),
+    "mount_setattr": (fd, text, bits(TREE_FLAGS), bits(MOUNT_ATTRIBUTES)),
     "chroot": (text,),
     "chdir": (text,),
     "sethostname": (text, str),
