@@ -84,3 +84,19 @@ def test_the_script_of_a_mask(tree: Path) -> None:
 
     lines = orders(steer)
     assert [line for line in lines if f"{tree}/folder ro" in line] and [line for line in lines if f"{tree} ro" in line]
+
+
+def test_d05_what_is_written_to_proc_is_written_to_proc(tree: Path) -> None:
+    """A fake /proc, and a file over one of the real /proc, would have the write end up elsewhere."""
+    victim = tree / "file"
+    with nslab.process() as process:
+        process.unshare("uts mnt")
+        process.mount(str(victim), "/proc/sys/kernel/domainname", None, "MS_BIND")
+        with pytest.raises(nslab.SyscallError, match="EXDEV"):
+            process.write("/proc/sys/kernel/domainname", "redirected")
+        process.umount("/proc/sys/kernel/domainname")
+        process.mount("tmpfs", "/proc", "tmpfs")
+        process.run(f"mkdir -p /proc/self; ln -s {victim} /proc/self/comm", check=True)
+        with pytest.raises(nslab.SyscallError, match="EXDEV"):
+            process.write("/proc/self/comm", "redirected")
+    assert victim.read_text() == "secret"

@@ -7,6 +7,7 @@ import re
 
 from nslab.errors import Refused
 from nslab.syscalls.guard import invoke, is_protected, refuse_here
+from nslab.syscalls.trees import open_beneath_proc
 
 # Which kind of namespace owns a part of /proc/sys; the first prefix that fits counts.
 _SYSCTLS = (
@@ -33,11 +34,14 @@ def owner_of(path: str) -> str:
 
 
 def write_file(path: str, text: str) -> int:
-    """Write ``text`` to an existing file in one write(2), and return the number of bytes taken."""
+    """Write ``text`` to an existing file in one write(2), and return the number of bytes taken.
+
+    A path of /proc is written where /proc is a real procfs and nothing lies over the way; EXDEV or ELOOP otherwise.
+    """
     refuse_here("write", owner_of(path) if is_protected() else "")
 
     def once() -> int:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = open_beneath_proc(path[6:]) if path.startswith("/proc/") else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             return os.write(fd, text.encode())
         finally:

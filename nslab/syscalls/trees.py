@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from nslab.syscalls.guard import invoke, libc, refuse_here
@@ -69,6 +70,29 @@ def mount_setattr(mount: int, flags: int, attributes: int, userns: int = 0) -> N
     invoke(
         "mount_setattr", (mount, "", flags | AT_EMPTY_PATH, attributes), libc.syscall, MOUNT_SETATTR, *at, attributes=attributes
     )
+
+
+_BENEATH_PROC = _OpenHow(os.O_WRONLY | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
+
+
+def open_beneath_proc(path: str) -> int:
+    """Open a file of /proc for writing: EXDEV where /proc is no procfs, or where something is mounted over the file.
+
+    A container that fakes a part of /proc could else lead a write to another file (CVE-2025-52881).
+    """
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not is_procfs(proc):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        how = ctypes.byref(_BENEATH_PROC)
+        fd: int = libc.syscall(OPENAT2, ctypes.c_int(proc), os.fsencode(path), how, ctypes.c_size_t(24))
+        if fd < 0 and ctypes.get_errno() in (errno.ENOSYS, errno.EPERM):  # an older kernel, a seccomp filter
+            fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=proc)
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return fd
+    finally:
+        os.close(proc)
 
 
 def is_procfs(fd: int) -> bool:
