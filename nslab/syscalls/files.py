@@ -9,9 +9,12 @@ from nslab.errors import Refused
 from nslab.syscalls.guard import invoke, is_protected, refuse_here
 from nslab.syscalls.trees import open_beneath_proc
 
+_RELEASE = re.findall(r"\d+", os.uname().release)
+# Before Linux 6.14 there is one pid_max for the whole machine, whoever writes it.
+_PID_MAX: tuple[tuple[str, str], ...] = (("kernel/pid_max", "pid"),) if [*map(int, _RELEASE[:2])] >= [6, 14] else ()
 # Which kind of namespace owns a part of /proc/sys; the first prefix that fits counts.
 _SYSCTLS = (
-    ("kernel/hostname", "uts"), ("kernel/domainname", "uts"), ("kernel/ns_last_pid", "pid"), ("kernel/pid_max", "pid"),
+    ("kernel/hostname", "uts"), ("kernel/domainname", "uts"), ("kernel/ns_last_pid", "pid"), *_PID_MAX,
     ("kernel/shm", "ipc"), ("kernel/msg", "ipc"), ("kernel/sem", "ipc"), ("fs/mqueue/", "ipc"), ("net/", "net"),
     ("user/max_", "user"),
 )  # fmt: skip
