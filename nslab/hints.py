@@ -7,10 +7,11 @@ the fact that broke it, and what to do. An empty string means that the errno say
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import (
     EACCES,
     EBUSY,
+    EEXIST,
     EINVAL,
     ENAMETOOLONG,
     ENODEV,
@@ -58,9 +59,11 @@ def _threads(kinds: str, rule: str) -> str:
     )
 
 
-def _new(errno: int, flags: int = 0, **_: Any) -> str:
+def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), **_: Any) -> str:
     """unshare and clone3."""
     kinds = _kinds(flags)
+    if set_tid and (hint := _chosen(errno, kinds, set_tid)):
+        return hint
     if errno == EINVAL and "user" in kinds and procfs.threads() > 1:
         return _threads("a user namespace", "unshared")
     if errno == EINVAL and "pid" in kinds and _pid_for_children_differs():
@@ -86,6 +89,25 @@ def _new(errno: int, flags: int = 0, **_: Any) -> str:
         )
     if errno == EINVAL and "time" in kinds:
         return "clone3 with CLONE_NEWTIME and CLONE_VM do not go together. time_namespaces(7)"
+    return ""
+
+
+def _chosen(errno: int, kinds: Sequence[str], numbers: Sequence[int]) -> str:
+    """clone3 with PIDs that were chosen."""
+    if errno == EEXIST:
+        return f"one of the PIDs {list(numbers)} belongs to a process, a process group or a session already."
+    if errno == EINVAL:
+        levels = len(procfs.numbers()) + ("pid" in kinds)
+        if len(numbers) > levels:
+            return f"{len(numbers)} PIDs were chosen; as /proc shows it the new process is in {levels} PID namespaces. clone(2)"
+        if "pid" in kinds and numbers[0] != 1:
+            return "the first process of a PID namespace is PID 1; PIDs go from the innermost namespace outwards. clone(2)"
+        return "each PID must be below pid_max (/proc/sys/kernel/pid_max), and the first one of a PID namespace is 1. clone(2)"
+    if errno == EPERM and ("user" in kinds or _has(CAP_SYS_ADMIN)):
+        return (
+            "choosing a PID needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the user namespace that owns each of the PID "
+            "namespaces concerned.\nwhat to do: choose only the inner ones: set_tid may be shorter. clone(2)"
+        )
     return ""
 
 
@@ -130,7 +152,7 @@ def _user_refused() -> str:
                 return f"{name} here: /proc/{path} is {blocked.decode()}.\nwhat to do: root can change that sysctl."
         except FileNotFoundError:
             continue
-    if not procfs.id_map():
+    if not all(procfs.id_map("self", which) for which in ("uid", "gid")):
         return (
             "the caller's own ids are not mapped in the user namespace that it is in, so it may not make another one.\n"
             "what to do: write uid_map and gid_map first. user_namespaces(7)"

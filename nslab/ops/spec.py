@@ -15,6 +15,8 @@ from nslab.errors import SpecError
 from nslab.model import KINDS, IdRange
 
 MAX_ID = 2**32 - 2  # 4294967295 stands for "no id" in the kernel
+MAX_PID = 2**22 - 1  # whatever pid_max says. proc(5)
+MAX_LEVELS = 33  # the initial PID namespace and 32 below it. pid_namespaces(7)
 MAX_LINES = 340  # user_namespaces(7)
 MAX_TEXT = 4095  # one write of less than a page
 MAX_CLOCK = 2**63 // 10**9 // 2  # seconds that a clock may show; time_namespaces(7)
@@ -71,6 +73,16 @@ def number(argument: str, value: Any, least: int, most: int) -> int:
     if not least <= value <= most:
         raise SpecError(argument, f"{value} does not lie between {least} and {most}")
     return int(value)
+
+
+def pids(argument: str, numbers: Iterable[Any]) -> tuple[int, ...]:
+    """PIDs, one for each of at most 33 levels of PID namespaces."""
+    if isinstance(numbers, str) or not isinstance(numbers, Iterable):
+        raise SpecError(argument, f"must be a list of PIDs, not {numbers!r}")
+    chosen = tuple(number(argument, each, 1, MAX_PID) for each in numbers)
+    if len(chosen) > MAX_LEVELS:
+        raise SpecError(argument, f"has {len(chosen)} PIDs; a process has at most {MAX_LEVELS}. pid_namespaces(7)")
+    return chosen
 
 
 def id_ranges(argument: str, lines: Iterable[Any]) -> tuple[IdRange, ...]:

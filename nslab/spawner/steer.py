@@ -66,8 +66,8 @@ def _op(op: Op, context: Context, report: Report) -> Any:
     return op.execute(context)
 
 
-def _fork(_: None, context: Context, report: Report) -> int:
-    pid = syscalls.fork()
+def _fork(asked: tuple[int, tuple[int, ...]], context: Context, report: Report) -> int:
+    pid = syscalls.clone3(*asked) if any(asked) else syscalls.fork()
     if pid:
         _buried.pop(pid, None)  # an older child with the same number
         return pid

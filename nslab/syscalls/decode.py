@@ -28,7 +28,10 @@ OPEN_FLAGS = {
 TREE_FLAGS = {"OPEN_TREE_CLONE": 1, "AT_EMPTY_PATH": 0x1000, "AT_RECURSIVE": 0x8000}
 MOVE_FLAGS = {"MOVE_MOUNT_F_EMPTY_PATH": 0x4, "MOVE_MOUNT_T_EMPTY_PATH": 0x40}
 MOUNT_ATTRIBUTES = {"MOUNT_ATTR_RDONLY": 0x1, "MOUNT_ATTR_IDMAP": 0x100000}
-NSFS_REQUESTS = {0xB701: "NS_GET_USERNS", 0xB702: "NS_GET_PARENT", 0xB703: "NS_GET_NSTYPE", 0xB704: "NS_GET_OWNER_UID"}
+NSFS_REQUESTS = {
+    0xB701: "NS_GET_USERNS", 0xB702: "NS_GET_PARENT", 0xB703: "NS_GET_NSTYPE", 0xB704: "NS_GET_OWNER_UID",
+    0x8004B706: "NS_GET_PID_FROM_PIDNS", 0x8004B708: "NS_GET_PID_IN_PIDNS",
+}  # fmt: skip
 
 Decoder = Callable[[Any], str]
 
@@ -75,7 +78,7 @@ def _signal(number: int) -> str:
 _clone, _mount = bits(CLONE_FLAGS), bits(MOUNT_FLAGS)
 
 DECODERS: Mapping[str, tuple[Decoder, ...]] = {
-    "clone3": (_clone,),
+    "clone3": (_clone, words),
     "clone": (_clone,),
     "unshare": (_clone,),
     "setns": (fd, _clone),

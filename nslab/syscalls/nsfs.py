@@ -8,6 +8,7 @@ import fcntl
 from nslab.syscalls.guard import invoke
 
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB703, 0xB704
+NS_GET_PID_FROM_PIDNS, NS_GET_PID_IN_PIDNS = 0x8004B706, 0x8004B708
 
 
 def ns_get_userns(fd: int) -> int:
@@ -30,3 +31,13 @@ def ns_get_owner_uid(fd: int) -> int:
     uid = array.array("I", [0])
     invoke("ioctl", (fd, NS_GET_OWNER_UID), fcntl.ioctl, fd, NS_GET_OWNER_UID, uid)
     return uid[0]
+
+
+def ns_get_pid_from_pidns(fd: int, pid: int) -> int:
+    """The PID, as the caller numbers it, of process ``pid`` of a PID namespace. ESRCH: none; ENOTTY before Linux 6.11."""
+    return int(invoke("ioctl", (fd, NS_GET_PID_FROM_PIDNS, pid), fcntl.ioctl, fd, NS_GET_PID_FROM_PIDNS, pid))
+
+
+def ns_get_pid_in_pidns(fd: int, pid: int) -> int:
+    """The PID that the caller's process ``pid`` has in a PID namespace. ESRCH: none; ENOTTY before Linux 6.11."""
+    return int(invoke("ioctl", (fd, NS_GET_PID_IN_PIDNS, pid), fcntl.ioctl, fd, NS_GET_PID_IN_PIDNS, pid))

@@ -23,21 +23,28 @@ libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ul
 class _CloneArgs(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
-    ]
+        for name in (
+            "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls", "set_tid", "set_tid_size",
+        )
+    ]  # fmt: skip
 
 
-def clone3(flags: int) -> int:
+def clone3(flags: int, set_tid: Sequence[int] = ()) -> int:
     """A new process in new namespaces: its PID in the parent, 0 in the child.
 
-    ``flags`` are CLONE_NEW* bits; the exit signal SIGCHLD is added. EPERM without privilege and without CLONE_NEWUSER,
-    ENOSPC at a limit of namespaces, ENOSYS or EPERM under some seccomp filters. Source: clone(2).
+    ``flags`` are CLONE_NEW* bits; the exit signal SIGCHLD is added. ``set_tid`` are the PIDs that it is to have, from its
+    own PID namespace upwards: EEXIST when one is taken, EPERM without CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN over each of
+    these. EPERM without privilege and without CLONE_NEWUSER, ENOSPC at a limit of namespaces, ENOSYS or EPERM under some
+    seccomp filters. Source: clone(2).
     """
     refuse_here("clone3")
     arguments = _CloneArgs(flags=flags, exit_signal=_SIGCHLD)
+    if set_tid:
+        numbers = (ctypes.c_int * len(set_tid))(*set_tid)
+        arguments.set_tid, arguments.set_tid_size = ctypes.addressof(numbers), len(set_tid)
     start = time.time()
     pid: int = libc.syscall(CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
-    return _cloned("clone3", flags, pid, start)
+    return _cloned("clone3", (flags, tuple(set_tid)) if set_tid else (flags,), pid, start)
 
 
 def clone(flags: int) -> int:
@@ -45,16 +52,16 @@ def clone(flags: int) -> int:
     refuse_here("clone")
     start = time.time()
     pid: int = libc.syscall(CLONE, ctypes.c_ulong(flags | _SIGCHLD), None, None, None, None)
-    return _cloned("clone", flags, pid, start)
+    return _cloned("clone", (flags,), pid, start)
 
 
-def _cloned(call: str, flags: int, pid: int, start: float) -> int:
+def _cloned(call: str, raw: tuple[Any, ...], pid: int, start: float) -> int:
     if pid == 0:
         return 0
     error = ctypes.get_errno() if pid == -1 else 0
-    record(call, (flags,), None if error else pid, error, start)
+    record(call, raw, None if error else pid, error, start)
     if error:
-        raise failure(call, (flags,), error, flags=flags)
+        raise failure(call, raw, error, flags=raw[0], set_tid=raw[1:] and raw[1])
     return pid
 
 
