@@ -67,12 +67,102 @@ class NamespaceId(NamedTuple):
     ino: int
 
 
+NO_ID = 2**32 - 1  # what a map shows for an id that has no number where it is read
+
+
 class IdRange(NamedTuple):
     """One line of /proc/PID/uid_map: ``count`` ids from ``inside`` on are the ids from ``outside`` on, outside."""
 
     inside: int
     outside: int
     count: int  # type: ignore[assignment]  # tuple.count() is hidden, and not missed
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """A uid or gid map as it was read back; ``outside`` are ids as the process that read it numbers them.
+
+    It has no lines as long as nothing has been written. user_namespaces(7)
+    """
+
+    lines: tuple[IdRange, ...]
+
+    def outside(self, number: int) -> int | None:
+        """The id outside that ``number`` inside stands for; None when it is not mapped."""
+        found = (line for line in self.lines if line.inside <= number < line.inside + line.count)
+        return next((line.outside + number - line.inside for line in found if line.outside != NO_ID), None)
+
+    def inside(self, number: int) -> int | None:
+        """The id inside by which ``number`` outside is known; None when it is not mapped, and seen as 65534."""
+        found = (line for line in self.lines if line.outside <= number < line.outside + line.count)
+        return next((line.inside + number - line.outside for line in found if line.outside != NO_ID), None)
+
+    def __str__(self) -> str:
+        rows = [("inside", "outside", "count"), *(tuple(map(str, line)) for line in self.lines)]
+        return "\n".join(" ".join(f"{cell:>10}" for cell in row) for row in rows)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        cells = ["".join(f'<td style="text-align:right">{cell}</td>' for cell in row.split()) for row in str(self).split("\n")]
+        return {"text/plain": str(self), "text/html": f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"}
+
+
+# By number: CAPABILITIES[21] is "CAP_SYS_ADMIN". capabilities(7)
+CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
+    "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW",
+    "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD",
+    "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
+    "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The capability sets of a process, by name. They count in its user namespace ``user`` and for what that owns, only.
+
+    ``own`` says that this is not the user namespace of whoever looks: out there the process holds nothing. capabilities(7)
+    """
+
+    effective: frozenset[str]
+    permitted: frozenset[str]
+    inheritable: frozenset[str]
+    bounding: frozenset[str]
+    ambient: frozenset[str]
+    user: NamespaceId
+    own: bool
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Each set with its members in words."""
+        return [(name, _members(getattr(self, name))) for name in CAPABILITY_SETS]
+
+    def _where(self) -> str:
+        place = f"user:[{self.user.ino}]"
+        return f"counts in {place} and for what it owns{': nothing of it outside' if self.own else ', as everybody here'}"
+
+    def __str__(self) -> str:
+        return "\n".join([*(f"{name:12} {members}" for name, members in self.rows()), self._where()])
+
+    __repr__ = __str__
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        left = 'style="text-align:left"'
+        rows = "".join(f"<tr><td {left}><b>{name}</b></td><td {left}>{text}</td></tr>" for name, text in self.rows())
+        return {"text/plain": str(self), "text/html": f"<table>{rows}</table><div>{self._where()}</div>"}
+
+
+CAPABILITY_SETS: Mapping[str, str] = {
+    "effective": "CapEff", "permitted": "CapPrm", "inheritable": "CapInh", "bounding": "CapBnd", "ambient": "CapAmb",
+}  # fmt: skip
+
+
+def _members(names: frozenset[str]) -> str:
+    missing = [name for name in CAPABILITIES if name not in names]
+    if not missing:
+        return f"all {len(CAPABILITIES)}"
+    if 0 < len(missing) < len(names):
+        return f"all but {', '.join(missing)}"
+    return ", ".join(name for name in CAPABILITIES if name in names) or "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from nslab.model import KINDS, IdRange, Mount, NamespaceId, ProcessStat
+from nslab.model import CAPABILITIES, CAPABILITY_SETS, KINDS, Capabilities, IdRange, Mount, NamespaceId, ProcessStat
 
 Pid = int | str
 
@@ -53,6 +53,20 @@ def threads(pid: Pid = "self", root: str = "/proc") -> int:
 def capabilities(pid: Pid = "self", root: str = "/proc") -> int:
     """The effective capabilities, one bit each (bit 21 is CAP_SYS_ADMIN)."""
     return int(status(pid, root)["CapEff"], 16)
+
+
+def capability_sets(pid: Pid = "self", root: str = "/proc") -> Capabilities:
+    """All five sets by name, with the user namespace in which they count."""
+    lines = status(pid, root)
+    user = namespace(pid, "user", root)
+    bits = {name: int(lines[line], 16) for name, line in CAPABILITY_SETS.items()}
+    sets = {name: frozenset(cap for bit, cap in enumerate(CAPABILITIES) if held >> bit & 1) for name, held in bits.items()}
+    return Capabilities(**sets, user=user, own=user != namespace("self", "user", root))
+
+
+def numbers(pid: Pid = "self", root: str = "/proc") -> tuple[int, ...]:
+    """The PIDs of the process, one a level: from the PID namespace of this /proc down to its own."""
+    return tuple(map(int, status(pid, root)["NSpid"].split()))
 
 
 def id_map(pid: Pid = "self", which: str = "uid", root: str = "/proc") -> tuple[IdRange, ...]:

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
+from nslab import procfs
 from nslab.container import plans
 from nslab.container.plans import Request
 from nslab.errors import DeadNamespace, SpecError
-from nslab.model import Membership, NamespaceMap
+from nslab.model import Capabilities, Membership, NamespaceMap
 from nslab.namespaces import running
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink, Streams
-from nslab.namespaces.view import NamespacesOf, machine_ids
+from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
 from nslab.ops import Execute, Plan, spec
 from nslab.spawner import Call, Child, channel, ensure, functions
 from nslab.trace import Trace, emit_script, record
@@ -197,6 +198,15 @@ class Container:
     def namespaces(self) -> NamespacesOf:
         """The namespaces of its init, by kind: its own ones, and the machine's for the rest."""
         return NamespacesOf(self.pid, lambda: self._child.pidfd)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The PIDs of its init, one a level: as this process numbers it, ..., as its own PID namespace does."""
+        return looked_up(procfs.numbers, self.pid, self._child.pidfd)
+
+    def capabilities(self) -> Capabilities:
+        """The capability sets of its init, by name, and where they count. DeadNamespace when it has ended. capabilities(7)"""
+        return looked_up(procfs.capability_sets, self.pid, self._child.pidfd)
 
     @property
     def alive(self) -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
-from nslab.model import KINDS, NamespaceId
+from nslab.model import KINDS, IdMap, NamespaceId
+from nslab.namespaces import numbering
+from nslab.ops import spec
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 
@@ -62,6 +64,37 @@ class Namespace:
         except SyscallError as error:
             _out_of_sight(error)
             return None
+
+    def ancestors(self) -> list[Namespace]:
+        """Its parent, the parent of that, and so on (user and pid), as far up as can be seen."""
+        parent = self.parent
+        return [parent, *parent.ancestors()] if parent else []
+
+    def pid_inside(self, pid: int) -> int | None:
+        """The PID that process ``pid`` of ours has in this PID namespace; None when it is not seen there, or has ended."""
+        return numbering.pid_inside(self._of_kind("pid"), spec.number("pid", pid, 1, spec.MAX_PID))
+
+    def pid_outside(self, pid: int) -> int | None:
+        """The PID, as this process numbers it, of process ``pid`` of this PID namespace; None when there is none."""
+        return numbering.pid_outside(self._of_kind("pid"), spec.number("pid", pid, 1, spec.MAX_PID))
+
+    @property
+    def uid_map(self) -> IdMap:
+        """The uid map of a user namespace, outside as this process numbers uids: ``uid_map.outside(0)``, ``.inside(1000)``.
+
+        Read from a member: DeadNamespace when there is none to be seen.
+        """
+        return numbering.id_map(self._of_kind("user"), "uid")
+
+    @property
+    def gid_map(self) -> IdMap:
+        """The gid map, as ``uid_map``."""
+        return numbering.id_map(self._of_kind("user"), "gid")
+
+    def _of_kind(self, kind: str) -> Namespace:
+        if self.kind != kind:
+            raise SpecError("kind", f"this is a {self.kind} namespace; only one of kind {kind} numbers these")
+        return self
 
     @property
     def owner_uid(self) -> int | None:

@@ -14,12 +14,12 @@ from typing import Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
-from nslab.model import Membership, NamespaceMap
+from nslab.model import Capabilities, Membership, NamespaceMap, flags_of
 from nslab.namespaces import privilege, running
 from nslab.namespaces.handle import Namespace
 from nslab.namespaces.orders import Order, Script
 from nslab.namespaces.running import Result, Sink
-from nslab.namespaces.view import NamespacesOf, machine_ids
+from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
 from nslab.ops import (
     Adopt,
     Chdir,
@@ -44,6 +44,7 @@ from nslab.syscalls import decode
 from nslab.trace import Trace, emit, record
 
 NOBODY = 65534
+LEAVES = SetPropagation("private", implied="else a mount made here could show up outside")
 
 
 class Process:
@@ -123,7 +124,7 @@ class Process:
         leaves = "mnt" in asked and self._shares("mnt")
         self.do(Unshare(asked))
         if leaves:
-            self.do(SetPropagation("private", implied="else a mount made here could show up outside"))
+            self.do(LEAVES)
 
     def setns(self, namespace: Namespace) -> None:
         """Join a namespace (pid and time: its next children will). setns(2)"""
@@ -189,13 +190,22 @@ class Process:
         text: str = self._order("read", spec.text("path", path))
         return text
 
-    def fork(self) -> Process:
-        """A copy of this process, steered on its own. fork(2)"""
+    def fork(self, kinds: str | Iterable[str] = "", *, set_tid: Iterable[int] = ()) -> Process:
+        """A copy of this process, steered on its own. fork(2)
+
+        With ``kinds`` the copy is in new namespaces of these, at once; with ``set_tid`` it gets the PIDs that are chosen, one
+        a level, from its own PID namespace upwards. Both by clone3, see clone(2); a new user namespace has no maps yet.
+        """
+        asked = spec.kinds(kinds, "kinds")
+        chosen = spec.pids("set_tid", set_tid)
+        leaves = "mnt" in asked and self._shares("mnt")
         mine, theirs = channel.pair()
         with theirs:
-            number = self._order("fork", None, {"channel": theirs})
+            number = self._order("fork", (flags_of(asked), chosen), {"channel": theirs})
         child = Process(mine, self, Trace(), Script(), self._borrowed)
         child._number = number
+        if leaves:
+            child.do(LEAVES)
         return child
 
     def wait(self, child: Process) -> int:
@@ -260,6 +270,15 @@ class Process:
     def namespaces(self) -> NamespacesOf:
         """The namespaces that it is in now, by kind."""
         return NamespacesOf(self.pid, lambda: None if self._ended else self._pidfd)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its PIDs, one a level: as this process numbers it, ..., as its own PID namespace does. DeadNamespace at its end."""
+        return looked_up(procfs.numbers, self.pid, None if self._ended else self._pidfd)
+
+    def capabilities(self) -> Capabilities:
+        """Its capability sets by name, and where they count. DeadNamespace when it has ended. capabilities(7)"""
+        return looked_up(procfs.capability_sets, self.pid, None if self._ended else self._pidfd)
 
     @property
     def alive(self) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from nslab.errors import DeadNamespace
 from nslab.model import KINDS, Membership, NamespaceId
 from nslab.namespaces.handle import Namespace
 from nslab.spawner import Descriptor
+
+Found = TypeVar("Found")
 
 
 class NamespacesOf(Mapping[str, Namespace]):
@@ -53,6 +57,15 @@ class NamespacesOf(Mapping[str, Namespace]):
 
     def __repr__(self) -> str:
         return f"<namespaces of process {self._pid}: {', '.join(str(ns) for ns in self.values())}>"
+
+
+def looked_up(reader: Callable[[int], Found], pid: int, pidfd: Descriptor | None) -> Found:
+    """What a reader of /proc says of the process behind ``pidfd``, and of no other: DeadNamespace when it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        found = reader(pid)
+        if pidfd is not None and not pidfd.readable():
+            return found
+    raise DeadNamespace(f"process {pid} has ended.")
 
 
 def machine_ids() -> dict[str, NamespaceId]:

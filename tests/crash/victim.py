@@ -147,6 +147,14 @@ class Actions:
         process = nslab.process(as_="ordinary" if self.random.random() < 0.3 else None)
         self.kept += [process, process.fork(), process.fork().fork()]
 
+    def do_nest(self) -> None:
+        """An init below an init below ...: each ends only when all that is below has been buried."""
+        process = nslab.process()
+        for _ in range(self.random.randint(1, 4)):
+            process = process.fork("pid mnt")
+        process.run(self.litter(TMPFS))
+        self.kept.append(process)
+
     def do_step(self) -> None:
         stepper = nslab.Stepper(isolate=self.kinds())
         self.kept.append(stepper)
