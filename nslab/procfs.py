@@ -6,6 +6,7 @@ at raises PermissionError. Source: proc(5).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -167,6 +168,18 @@ def _plain(field: bytes) -> str:
 def covered(prefix: str = "/proc", pid: Pid = "self", root: str = "/proc") -> list[str]:
     """Mount points strictly below ``prefix``: what hides parts of /proc from the process."""
     return [m.target for m in mountinfo(pid, root) if m.target.startswith(prefix + "/")]
+
+
+def listening(root: str = "/proc") -> set[int]:
+    """The TCP ports that are listened on in the network namespace of the reader, over IPv4 or IPv6."""
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(FileNotFoundError):  # no IPv6 here
+            for line in read(f"self/net/{table}", root).splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if state == b"0A":  # TCP_LISTEN
+                    ports.add(int(local.rpartition(b":")[2], 16))
+    return ports
 
 
 def subordinate_ids(which: str, names: Mapping[str, None], etc: str = "/etc") -> list[tuple[int, int]]:

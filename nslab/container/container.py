@@ -13,9 +13,12 @@ from html import escape
 from typing import Any
 
 from nslab import procfs
-from nslab.container import plans
+from nslab.container import members, plans, waiting
+from nslab.container.members import Members, Stats
+from nslab.container.pausing import Stopped
 from nslab.container.plans import Request
-from nslab.errors import DeadNamespace, SpecError
+from nslab.container.waiting import Condition
+from nslab.errors import CommandTimeout, DeadNamespace, SpecError
 from nslab.model import Capabilities, Membership, NamespaceMap
 from nslab.namespaces import running
 from nslab.namespaces.privilege import MapRequest
@@ -109,6 +112,7 @@ class Container:
             self._plan = Plan(request.ops(self._spawner))
         self._borrowed = plans.is_borrowed(self._plan)
         self._kept: list[Child] = []  # what entered, and may have left something behind
+        self._stopped: Stopped | None = None
         self._script = _Script(self._plan, "cd /\n" if "mnt" in self.kinds else "")
         self.trace.add_script(self._script)
         emit_script(self._script)
@@ -158,18 +162,22 @@ class Container:
         with record(self.trace):
             return self._call(function, args, kwargs)
 
-    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(
+        self, function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *,
+        collector: running.Collector | None = None, deadline: float | None = None,
+    ) -> Any:  # fmt: skip
         with (
             contextlib.closing(Streams()) as streams,
-            channel.sealed(functions.dump(function, args, kwargs)) as payload,
+            channel.sealed(functions.dump(function, args, dict(kwargs or {}))) as payload,
             os.fdopen(os.memfd_create("nslab-result", os.MFD_CLOEXEC), "r+b") as outcome,
         ):
             fds = {**streams.theirs, "function": payload, "result": outcome}
             child = self._enter(Call(tuple(sys.path)), fds)
             try:
                 streams.handed_over()
-                collector = running.Collector(running.MAX_OUTPUT, running.to_notebook)
-                running._pump(child, streams, collector, None, None, False)
+                collector = collector or running.Collector(running.MAX_OUTPUT, running.to_notebook)
+                if not running._pump(child, streams, collector, None, deadline, False):
+                    raise CommandTimeout("it was still running at the end of its time, and was ended")
             except BaseException:
                 child.end()
                 raise
@@ -177,12 +185,36 @@ class Container:
             outcome.seek(0)
             return functions.value(outcome.read())
 
+    def wait_for(
+        self, condition: Condition | None = None, *, path: spec.Folder | None = None, port: int | None = None,
+        timeout: float | None = 10,
+    ) -> Any:  # fmt: skip
+        """Wait until something is true inside, and return that; CommandTimeout after ``timeout`` seconds (None: never).
+
+        One process inside waits. For ``path`` the kernel wakes it (inotify) when something appears there. ``port`` is a TCP
+        port that is to be listened on, ``condition`` a command that is to end with status 0 or a Python function that is to
+        return something true: it looks again after 1 ms, 2 ms, at most 50 ms, and when a file that the command names changes.
+        """
+        running.check_timeout(timeout)
+        function, args, words = waiting.chosen(condition, path, port, self._begins(None))
+        heard = running.Collector(2000, None)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            with record(self.trace):
+                return self._call(function, args, collector=heard, deadline=deadline)
+        except CommandTimeout:
+            raise CommandTimeout(waiting.in_vain(words, timeout, heard.output("stderr", True))) from None
+
     def _work(self, command: spec.Command, *, cwd: spec.Folder | None, **options: Any) -> Execute:
         """A command begins where this process is, or at the root of the container's own mount table."""
-        folder = _folder(cwd, "/", "/") if "mnt" in self.kinds else _folder(cwd, os.getcwd(), self._spawner.cwd)
-        return plans.fit(plans.work(command, cwd=folder, **options), self._plan.ops)
+        return plans.fit(plans.work(command, cwd=self._begins(cwd), **options), self._plan.ops)
+
+    def _begins(self, cwd: spec.Folder | None) -> spec.Folder | None:
+        return _folder(cwd, "/", "/") if "mnt" in self.kinds else _folder(cwd, os.getcwd(), self._spawner.cwd)
 
     def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
+        if self.paused:
+            raise SpecError("run", "the container is paused; resume() lets it go on, and others enter")
         pidfd = self._child.pidfd
         if pidfd is None or pidfd.readable():
             raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
@@ -213,9 +245,25 @@ class Container:
         pidfd = self._child.pidfd
         return pidfd is not None and not pidfd.readable()
 
+    def processes(self) -> Members:
+        """The processes inside now, with their PIDs outside and inside: nslab's init first, but none of its supervisors."""
+        self._must_live()
+        return members.look(self._child, self._kept)
+
+    def stats(self) -> Stats:
+        """What it uses now: processes, threads, processor time, memory, descriptors, bytes read from and written to disks."""
+        self._must_live()
+        return members.measure(self._child, self._kept, {})
+
+    def _must_live(self) -> None:
+        if not self.alive:
+            raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
+
     def membership(self) -> Membership:
         """What a picture shows of it."""
-        facts = {"host name": self._call(os.uname, (), {}).nodename} if "uts" in self.kinds else {}  # looking leaves no trace
+        facts = {}
+        if "uts" in self.kinds and not self.paused:
+            facts["host name"] = self._call(os.uname).nodename  # looking leaves no trace
         borrowed = ("user",) if self._borrowed and "user" not in self.kinds else ()
         return self.namespaces.membership(self.name or "container", borrowed, facts)
 
@@ -223,10 +271,35 @@ class Container:
         """What nslab.draw() shows of it."""
         return NamespaceMap(machine_ids(), (self.membership(),))
 
+    # -- holding it still -----------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Hold every process inside still, until resume(); nothing can enter meanwhile.
+
+        Each gets SIGSTOP, again and again until no new one is found. That is seen: by parents that wait for stopped children,
+        as shells do, and whoever may signal them can let them go on.
+        """
+        self._must_live()
+        if not self.paused:
+            with record(self.trace):
+                self._stopped = Stopped(lambda: members.pids(self._child, self._kept))
+
+    def resume(self) -> None:
+        """Let all that pause() held still go on; what stood still before it does not."""
+        stopped, self._stopped = self._stopped, None
+        if stopped:
+            with record(self.trace):
+                stopped.resume()
+
+    @property
+    def paused(self) -> bool:
+        return self._stopped is not None
+
     # -- ending it ------------------------------------------------------------------------------------------------------
 
     def stop(self, timeout: float = 10) -> None:
         """Ask what runs inside to end (SIGTERM), wait up to ``timeout`` seconds, then end the rest."""
+        self.resume()
         deadline = time.monotonic() + timeout
         busy = [child for child in self._kept if child.gone is None and child.ready]
         for child in busy:
@@ -242,6 +315,7 @@ class Container:
         if live.get(self.name) is self:
             del live[self.name]
         self._finalizer()
+        self._stopped = None
 
     def __enter__(self) -> Container:
         return self
@@ -252,7 +326,8 @@ class Container:
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
         own = ", ".join(self.kinds) or "nothing"
-        return f"<Container{name}, PID {self.pid}, isolates {own}, {'running' if self.alive else 'ended'}>"
+        state = "ended" if not self.alive else "paused" if self.paused else "running"
+        return f"<Container{name}, PID {self.pid}, isolates {own}, {state}>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         rows = []

@@ -207,12 +207,17 @@ def complete(
     return result.check() if check else result
 
 
-def _checked(given: Any, timeout: Any, stream: Any, max_output: Any) -> bytes | None:
-    """The input as bytes; SpecError when one of these cannot be."""
+def check_timeout(timeout: Any) -> None:
+    """SpecError unless it is a number of seconds, or None."""
     if timeout is not None and not (isinstance(timeout, int | float) and not math.isnan(timeout)):
         raise SpecError("timeout", f"must be a number of seconds, not {timeout!r}")
     if timeout is not None and timeout < 0:
         raise SpecError("timeout", "must be at least 0 seconds")
+
+
+def _checked(given: Any, timeout: Any, stream: Any, max_output: Any) -> bytes | None:
+    """The input as bytes; SpecError when one of these cannot be."""
+    check_timeout(timeout)
     if not isinstance(max_output, int) or max_output < 0:
         raise SpecError("max_output", "must be at least 0 bytes, a whole number")
     if not isinstance(stream, bool) and not callable(stream):

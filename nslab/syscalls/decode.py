@@ -102,6 +102,7 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "kill": (str, signals),
     "pidfd_send_signal": (fd, signals),
     "signalfd": (signals,),
+    "inotify_add_watch": (fd, text, hex),
     "setgroups": (words,),
 }
 

@@ -1,0 +1,74 @@
+"""Holding still whatever runs inside, by signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from nslab import procfs, syscalls
+from nslab.errors import NslabError, SyscallError
+from nslab.spawner import Descriptor
+
+PATIENCE = 2.0  # seconds until all has to stand still
+STILL = "TtZX"  # states of a process that does not run: stopped, traced, dead
+HELD = STILL + "D"  # and, once SIGSTOP is on its way: in the kernel, as in a vfork whose child was stopped before its execve
+
+
+class Stopped:
+    """Processes that were sent SIGSTOP, held by pidfds so that SIGCONT meets no other."""
+
+    def __init__(self, members: Callable[[], list[int]]):
+        self._held: dict[int, Descriptor] = {}
+        deadline = time.monotonic() + PATIENCE
+        try:
+            while self._stop_new(members()) or any(_runs(pid) for pid in self._held):
+                if time.monotonic() > deadline:
+                    raise NslabError(
+                        f"{PATIENCE:g} s were not enough: of {len(self._held)} processes one did not stop, or more came. They "
+                        "go on.\n  what to do: set a limit on pids, or use cgroup v2, whose freezer holds all at once."
+                    )
+                select.select([], [], [], 0.0005)  # no descriptor tells that a process has stopped, but to its parent
+        except BaseException:
+            self.resume()
+            raise
+
+    def _stop_new(self, pids: list[int]) -> bool:
+        """Stop those that run and were not known; whether there were any."""
+        found = False
+        for pid in pids:
+            if pid not in self._held and (pidfd := _held(pid)):
+                self._held[pid] = pidfd
+                found = True
+                with contextlib.suppress(SyscallError):  # it has just ended
+                    syscalls.pidfd_send_signal(pidfd.fileno(), signal.SIGSTOP)
+        return found
+
+    def resume(self) -> None:
+        """Let them go on; those that stood still before are none of them."""
+        for pidfd in self._held.values():
+            with pidfd, contextlib.suppress(SyscallError):
+                syscalls.pidfd_send_signal(pidfd.fileno(), signal.SIGCONT)
+        self._held.clear()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return procfs.stat(pid).state not in HELD
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _held(pid: int) -> Descriptor | None:
+    """A pidfd of a process that runs; None for one that has ended or does not run."""
+    try:
+        before = procfs.stat(pid)
+        if before.state in STILL:
+            return None
+        pidfd = Descriptor(os.pidfd_open(pid))
+        return pidfd if procfs.stat(pid).start == before.start else None  # else the number is somebody else's by now
+    except (FileNotFoundError, ProcessLookupError):
+        return None

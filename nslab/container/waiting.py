@@ -1,0 +1,42 @@
+"""What to wait for inside a container, checked: the function that one process inside calls, and what it says when in vain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from nslab.container import plans
+from nslab.errors import SpecError
+from nslab.ops import spec
+from nslab.spawner import conditions
+
+Condition = spec.Command | Callable[[], Any]
+
+
+def chosen(
+    condition: Condition | None, path: spec.Folder | None, port: int | None, folder: spec.Folder | None
+) -> tuple[Callable[..., Any], tuple[Any, ...], str]:
+    """The function, its arguments, and the condition in words; a command is looked up as if it began in ``folder``."""
+    if [condition, path, port].count(None) != 2:
+        raise SpecError("condition", "needs exactly one of these: a command, a function, path= or port=")
+    if path is not None:
+        if not isinstance(path, str | os.PathLike):
+            raise SpecError("path", f"must be text, not {path!r}")
+        name = os.path.join("/", spec.text("path", os.fspath(path)))
+        return conditions.path_is_there, (name,), f"there is no {name} inside"
+    if port is not None:
+        return conditions.port_is_open, (spec.number("port", port, 1, 65535),), f"nothing inside listens on TCP port {port}"
+    if isinstance(condition, str) or not callable(condition):
+        assert condition is not None
+        work = plans.work(condition, env=None, cwd=folder, user=None)
+        return conditions.command_succeeds, (work.argv, dict(work.env or {})), f"{condition!r} did not succeed"
+    name = getattr(condition, "__name__", type(condition).__name__)
+    return conditions.function_is_true, (condition,), f"{name}() was not true"
+
+
+def in_vain(words: str, timeout: float | None, said: str | bytes) -> str:
+    """The message when the time is over; what the condition wrote to standard error, each line once."""
+    text = said if isinstance(said, str) else said.decode(errors="replace")
+    lines = list(dict.fromkeys(text.splitlines()))[:5]
+    return "\n".join([f"after {timeout:g} s {words}{':' if lines else ''}", *lines])

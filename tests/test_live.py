@@ -1,0 +1,332 @@
+"""A container that lives: who is inside, what that uses, waiting for something there, and holding it still."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nslab
+from nslab import procfs
+from nslab.container.members import printable
+from nslab.spawner import conditions
+from tests.helpers import ROOT, eventually, has_ended, in_python, pidfd_of
+
+KINDS = ["uts", "pid mnt", "all"]
+COUNT = ["sh", "-c", "while :; do echo; done"]  # writes a line as often as it may
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def runs(stream) -> bool:
+    """Whether whoever writes there still does, after what it has written so far was taken."""
+    os.set_blocking(stream.fileno(), False)
+    while stream.read(1 << 20):
+        pass
+    return bool(select.select([stream], [], [], 0.05)[0])
+
+
+@contextlib.contextmanager
+def container(kinds: str) -> Iterator[nslab.Container]:
+    with nslab.Container("web", isolate=kinds) as web:
+        yield web
+
+
+# -- who is inside ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+def test_processes_are_those_that_ps_finds(kinds: str) -> None:
+    with container(kinds) as web:
+        sleeper = web.popen(["sleep", "1000"])
+        web.run("setsid sleep 1001 >/dev/null 2>&1 & true")
+        assert eventually(lambda: {("sleep", "1000"), ("sleep", "1001")} <= {each.command for each in web.processes()})
+        found = {each.pid: each for each in web.processes()}
+        assert next(iter(found)) == web.pid
+        shown = subprocess.run(
+            ["ps", "-o", "pid=,args=", "-p", ",".join(map(str, found))], capture_output=True, text=True
+        ).stdout
+        assert {int(line.split(None, 1)[0]): line.split(None, 1)[1] for line in shown.splitlines()} == {
+            pid: " ".join(each.command) for pid, each in found.items()
+        }
+        assert {"sleep 1000", "sleep 1001"} <= {" ".join(each.command) for each in found.values()}
+        assert found[sleeper.pid].pid_inside == sleeper.pid_inside == (2 if "pid" in kinds or kinds == "all" else sleeper.pid)
+        assert "nslab-run" not in {each.name for each in found.values()}, "supervisors are not inside"
+
+
+def test_processes_of_a_nested_pid_namespace_have_the_containers_numbers() -> None:
+    with container("all") as web:
+        web.popen("exec unshare --pid --fork sleep 1000")
+        assert eventually(lambda: [each for each in web.processes() if each.command == ("sleep", "1000")])
+        sleeper = next(each for each in web.processes() if each.command == ("sleep", "1000"))
+        numbers = procfs.status(sleeper.pid)["NSpid"].split()
+        assert numbers[-1] == "1"
+        assert str(sleeper.pid_inside) == numbers[-2]
+
+
+def test_a_command_line_that_is_no_text_is_shown_all_the_same() -> None:
+    with container("pid") as web:
+        odd = os.fsdecode(b"\xff \x1b[31m\n")
+        sleeper = web.popen(["sh", "-c", "read x", odd], stdin=True)
+        found = next(each for each in web.processes() if each.pid == sleeper.pid)
+        assert found.command == ("sh", "-c", "read x", odd)
+        assert repr(web.processes()).encode() == web.processes()._repr_mimebundle_()["text/plain"].encode()
+        assert r"\xff \x1b[31m\n" in repr(web.processes())
+        assert "<table>" in web.processes()._repr_mimebundle_()["text/html"]
+
+
+@pytest.mark.unit
+def test_printable() -> None:
+    assert printable("a b ü") == "a b ü"
+    assert printable(os.fsdecode(b"\x80\xff") + "\t\x7f\u202e") == r"\x80\xff\t\x7f\u202e"
+
+
+def test_two_containers_do_not_count_each_others_processes() -> None:
+    with container("uts") as one, container("uts") as two:
+        sleeper = one.popen(["sleep", "1000"])
+        assert sleeper.pid in {each.pid for each in one.processes()}
+        assert {each.pid for each in two.processes()} == {two.pid}
+
+
+# -- what it uses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", ["uts", "all"])
+def test_stats_see_what_a_process_uses(kinds: str) -> None:
+    with container(kinds) as web:
+        before = web.stats()
+        eater = web.popen(
+            ["python3", "-c", "import os, time\nkept = b'x' * (30 << 20)\nfds = [os.dup(0) for _ in range(50)]\n"
+             "while time.process_time() < 0.1: pass\nprint(flush=True)\ninput()"], stdin=True,
+        )  # fmt: skip
+        assert eater.stdout and eater.stdout.readline() == b"\n"
+        after = web.stats()
+        assert after.processes == before.processes + 1
+        assert after.rss - before.rss > 30 << 20
+        assert after.pss - before.pss > 30 << 20
+        assert 50 <= after.descriptors - before.descriptors < 70
+        assert 0.05 <= after.cpu - before.cpu < 5
+        assert after.threads == before.threads + 1
+        assert after.unseen == 0
+        assert "cpu" in repr(after) and "<table>" in after._repr_mimebundle_()["text/html"]
+
+
+def test_of_an_ended_container_there_is_nothing_to_tell() -> None:
+    web = nslab.Container("web", isolate="uts")
+    web.close()
+    for ask in (web.processes, web.stats, web.pause, lambda: web.wait_for("true")):
+        with pytest.raises(nslab.DeadNamespace):
+            ask()
+    web.resume()
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", ["uts", "mnt", "all"])
+def test_wait_for_a_path(kinds: str, tmp_path: Path) -> None:
+    """Also when the folders on the way are not there yet. The intervals at which it would look by itself are 1 s."""
+    with container(kinds) as web:
+        start = time.monotonic()
+        web.popen(f"read x; mkdir -p {tmp_path}/a/b; echo > {tmp_path}/a/b/c", stdin=True).stdin.write(b"\n")
+        assert web.wait_for(path=tmp_path / "a/b/c") is True
+        assert time.monotonic() - start < 0.9
+        assert web.wait_for(path="/proc/self/status", timeout=0.5)
+
+
+@pytest.mark.parametrize("kinds", ["uts", "all"])
+def test_wait_for_a_command(kinds: str, tmp_path: Path) -> None:
+    with container(kinds) as web:
+        web.popen(f"read x; touch {tmp_path}/x.sock", stdin=True).stdin.write(b"\n")
+        assert web.wait_for(f"test -e {tmp_path}/x.sock") is True
+        assert web.wait_for(["test", "-e", f"{tmp_path}/x.sock"]) is True
+
+
+@pytest.mark.parametrize("kinds", ["", "user net", "all"])
+def test_wait_for_a_port(kinds: str) -> None:
+    script = "import socket\ns = socket.create_server(('127.0.0.1', 0))\nprint(s.getsockname()[1], flush=True)\ninput()"
+    with container(kinds) as web:
+        if kinds:  # else the loopback is up
+            script = "import socket\ns = socket.socket()\ns.bind(('0.0.0.0', 0))\ns.listen()\n" + script.split("\n", 2)[2]
+        server = web.popen(["python3", "-c", script], stdin=True)
+        port = int(server.stdout.readline())
+        assert web.wait_for(port=port, timeout=2) is True
+        if "net" in kinds or kinds == "all":
+            with nslab.Container(isolate="net") as other, pytest.raises(nslab.CommandTimeout, match=f"TCP port {port}"):
+                other.wait_for(port=port, timeout=0.1)
+
+
+def test_wait_for_a_function_returns_what_it_returned() -> None:
+    with container("uts pid") as web:
+        looks = []
+        assert web.wait_for(lambda: len(looks) if looks.append(1) or len(looks) > 3 else 0) == 4
+        with pytest.raises(ZeroDivisionError):
+            web.wait_for(lambda: 1 // 0)
+
+
+def test_waiting_in_vain_says_why_and_leaves_nothing() -> None:
+    with container("pid mnt") as web:
+        with pytest.raises(
+            nslab.CommandTimeout, match=r"(?s)after 0\.1 s 'ls /nowhere' did not succeed:\nls: [^\n]*nowhere[^\n]*$"
+        ):
+            web.wait_for("ls /nowhere", timeout=0.1)
+        with pytest.raises(TimeoutError, match="no /nowhere inside"):
+            web.wait_for(path="/nowhere", timeout=0.05)
+        assert eventually(lambda: len(web.processes()) == 1)
+
+
+def test_a_wait_can_be_interrupted() -> None:
+    with container("uts") as web:
+        main = threading.main_thread().ident
+        waker = threading.Thread(
+            target=lambda: eventually(lambda: len(web.processes()) > 1) and signal.pthread_kill(main, signal.SIGINT)
+        )
+        waker.start()
+        with pytest.raises(KeyboardInterrupt):
+            web.wait_for(path="/nowhere", timeout=30)
+        waker.join()
+        assert web.run("echo on").stdout == "on\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [({}, "condition"), ({"path": "/x", "port": 1}, "condition"), ({"port": 0}, "port"), ({"port": "x"}, "port"),
+     ({"path": 3}, "path"), ({"path": "a\0b"}, "path"), ({"condition": "true", "timeout": -1}, "timeout"),
+     ({"condition": 3}, "command"), ({"condition": ["no-such-program"]}, "command")],
+)  # fmt: skip
+def test_what_cannot_be_waited_for_is_refused(options, argument) -> None:
+    with container("uts") as web:
+        with pytest.raises(nslab.SpecError) as caught:
+            web.wait_for(**options)
+        assert caught.value.argument == argument
+
+
+def test_the_one_that_waits_sleeps_in_the_kernel(tmp_path: Path) -> None:
+    """A wait for a path takes no processor time: no look again and again."""
+    script = f"""
+import os, threading, time
+from nslab import syscalls
+from nslab.spawner import conditions
+threading.Timer(0.3, lambda: os.mkdir({str(tmp_path / "x")!r})).start()
+before = time.process_time()
+conditions.path_is_there({str(tmp_path / "x")!r})
+print(time.process_time() - before)
+"""
+    assert float(in_python(script, check=True).stdout) < 0.05
+
+
+@pytest.mark.unit
+def test_ports_that_are_listened_on(tmp_path: Path) -> None:
+    net = tmp_path / "self/net"
+    net.mkdir(parents=True)
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n"
+    (net / "tcp").write_text(head + "   0: 0100007F:1F90 00000000:0000 0A 0\n   1: 0100007F:0016 0100007F:1234 01 0\n")
+    assert procfs.listening(str(tmp_path)) == {8080}
+    (net / "tcp6").write_text(head + "   0: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0\n")
+    assert procfs.listening(str(tmp_path)) == {8080, 80}
+
+
+@pytest.mark.unit
+def test_where_inotify_is_used_up_time_wakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def used_up() -> int:
+        raise nslab.SyscallError("inotify_init1", (), 24)
+
+    monkeypatch.setattr(conditions.syscalls, "inotify_init1", used_up)
+    looks = iter((False, False, True))
+    assert conditions.until(lambda: next(looks), ["/tmp/x"])
+
+
+# -- holding it still -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+def test_paused_is_still_and_resumed_goes_on(kinds: str) -> None:
+    with container(kinds) as web:
+        counter = web.popen(COUNT)
+        assert runs(counter.stdout)
+        web.pause()
+        assert web.paused and "paused" in repr(web)
+        assert not runs(counter.stdout)
+        with pytest.raises(nslab.SpecError, match="resume"):
+            web.run("true")
+        web.pause()  # it is so already
+        assert nslab.draw(web) is not None
+        web.resume()
+        assert not web.paused and runs(counter.stdout)
+        assert web.run("echo in").stdout == "in\n"
+        web.resume()
+
+
+def test_what_stood_still_before_stays_so() -> None:
+    with container("pid") as web:
+        first, second = web.popen(["sleep", "1000"]), web.popen(["sleep", "1000"])
+        first.send_signal(signal.SIGSTOP)
+        assert eventually(lambda: state(first.pid) == "T")
+        web.pause()
+        web.resume()
+        assert eventually(lambda: state(second.pid) == "S")
+        assert state(first.pid) == "T"
+
+
+def test_processes_that_fork_all_the_time_are_held_too() -> None:
+    chain = """S='sleep 0.002; setsid sh -c "$0" "$0" & exit'; sh -c "$S" "$S" & sleep 1000"""
+    with container("pid mnt") as web:
+        web.popen(chain)
+        web.pause()
+        before = {(each.pid, each.command) for each in web.processes()}
+        assert not has_ended_any(before, 0.05)
+        assert {(each.pid, each.command) for each in web.processes()} == before
+
+
+def has_ended_any(members, seconds: float) -> bool:
+    with contextlib.ExitStack() as stack:
+        fds = [stack.enter_context(pidfd_of(pid)) for pid, _ in members]
+        return bool(select.select(fds, [], [], seconds)[0])
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+@pytest.mark.parametrize("way", ["close", "stop", "drop"])
+def test_a_paused_container_ends_like_any_other(kinds: str, way: str) -> None:
+    web = nslab.Container("web", isolate=kinds)
+    with pidfd_of(web.popen(COUNT).pid) as pidfd:
+        web.pause()
+        start = time.monotonic()
+        if way == "drop":
+            del web
+        else:
+            getattr(web, way)()
+        assert has_ended(pidfd)
+        assert time.monotonic() - start < 1
+
+
+def test_a_paused_container_does_not_outlive_its_notebook() -> None:
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import nslab
+web = nslab.Container("web", isolate="uts")
+sleeper = web.popen(["sleep", "1000"])
+web.pause()
+print(sleeper.pid, flush=True)
+input()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    import sys
+
+    victim = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert victim.stdout and victim.stdin
+    with victim, pidfd_of(int(victim.stdout.readline())) as pidfd:
+        assert not has_ended(pidfd, 0)
+        victim.stdin.write("\n")
+        victim.stdin.flush()
+        assert has_ended(pidfd)
