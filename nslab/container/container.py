@@ -34,7 +34,7 @@ def run(
     uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
     clock: Mapping[str, float | str] | None = None, proc: str = "new", input: str | bytes | None = None,
     timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
-    user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False,
+    user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False, attach: bool = False,
     max_output: int = running.MAX_OUTPUT,
 ) -> Result:  # fmt: skip
     """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
@@ -44,7 +44,9 @@ def run(
     Container. ``input`` is given to standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout),
     ``check`` raises CommandError on failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom;
     ``stream`` shows output as it comes (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal,
-    ``text=False`` keeps bytes, ``max_output`` is how many bytes of each stream are kept.
+    ``text=False`` keeps bytes, ``max_output`` is how many bytes of each stream are kept. ``attach`` gives it the standard
+    streams and the signals of this process, and keeps no output: for a program in a terminal, where ``tty`` makes it
+    interactive.
 
     SpecError before anything is made; SyscallError when a step fails, with nothing left.
     """
@@ -64,7 +66,7 @@ def run(
 
     return running.complete(
         start, work.argv, lone=True, input=input, timeout=timeout, check=check, text=text, stream=stream, tty=tty,
-        max_output=max_output,
+        attach=attach, max_output=max_output,
     )  # fmt: skip
 
 

@@ -172,13 +172,20 @@ def to_notebook(text: str, name: str) -> None:
 def complete(
     start: Callable[[Mapping[str, Any]], Child], words: tuple[str, ...], *, lone: bool, input: str | bytes | None = None,
     timeout: float | None = None, check: bool = False, text: bool = True, stream: bool | Sink = False, tty: bool = False,
-    max_output: int = MAX_OUTPUT,
+    attach: bool = False, max_output: int = MAX_OUTPUT,
 ) -> Result:  # fmt: skip
     """Start a command, wait for its end, and return its Result.
 
     With ``lone`` all that it left behind has ended too. Interrupting the wait, or a timeout (in seconds), ends the command.
     """
     data = _checked(input, timeout, stream, max_output)
+    if attach:
+        from nslab.namespaces import attached
+
+        if data is not None or stream:
+            raise SpecError("attach", "goes with neither input nor stream: the streams are those of this process")
+        result = attached.complete(start, words, lone=lone, tty=tty, timeout=timeout)
+        return result.check() if check else result
     sink = to_notebook if stream is True else stream or None
     collector = Collector(max_output, sink)
     streams = Streams(tty=tty, stdin=data is not None)
