@@ -121,7 +121,7 @@ class Container:
 
     def _start(self, *, stepwise: bool) -> Child:
         return self._spawner.start(
-            self._plan, fds={}, title="nslab-init", borrowed=self._borrowed, stay=True, stepwise=stepwise
+            self._plan, fds={}, title=f"nslab-init {self.name}", borrowed=self._borrowed, stay=True, stepwise=stepwise
         )
 
     def _running(self) -> None:

@@ -144,12 +144,15 @@ def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, star
 
 
 def name_process(title: str) -> None:
-    """A name (at most 15 bytes) and a command line for ps; not recorded, since it changes nothing that anybody asks about."""
-    name = title.encode()[:15]
-    buffer = ctypes.create_string_buffer(name)
+    """A command line for ps, whose first word (of at most 15 bytes) is the name; a second one is cut where there is no room.
+
+    Not recorded, since it changes nothing that anybody asks about.
+    """
+    name, _, argument = os.fsencode(title).partition(b" ")
+    buffer = ctypes.create_string_buffer(name[:15])
     libc.prctl(15, ctypes.addressof(buffer), 0, 0, 0)  # PR_SET_NAME
-    if _command_line[1] > len(name):
-        ctypes.memmove(_command_line[0], name.ljust(_command_line[1], b"\0"), _command_line[1])
+    if (room := _command_line[1]) > len(name):
+        ctypes.memmove(_command_line[0], (name + b"\0" + argument)[: room - 1].ljust(room, b"\0"), room)
 
 
 def own_command_line() -> None:
