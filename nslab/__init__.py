@@ -12,7 +12,7 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     container             run, Container, Stepper
     render                pictures
     machines              what this machine allows
-    magics                %ns and %%ns
+    magics cli            %ns and %%ns; the command line
 
 Names are loaded when they are first used: ``import nslab`` starts nothing and imports next to nothing.
 """

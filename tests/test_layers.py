@@ -30,7 +30,7 @@ ROWS = (
     ("container",),
     ("render",),
     ("machines",),
-    ("magics",),
+    ("magics", "cli"),
 )
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
@@ -38,7 +38,10 @@ ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 ONLY = {"errors": set(), "model": set(), "trace": set(), "procfs": {"errors", "model"}, "render": {"errors", "model", "trace"}}
 
 # Other people's packages, and the only rooms that import them.
-GUESTS = {"cloudpickle": {"spawner"}, "graphviz": {"render"}, "IPython": {"magics"}, "psutil": {"container"}}
+GUESTS = {
+    "cloudpickle": {"spawner"}, "graphviz": {"render"}, "IPython": {"magics"}, "psutil": {"container"}, "rich": {"cli"},
+    "typer": {"cli"},
+}  # fmt: skip
 
 # Names of the standard library that do what only a system call traced by nslab may do.
 CHANGES = {

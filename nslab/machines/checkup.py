@@ -15,6 +15,7 @@ from nslab.model import KINDS
 from nslab.namespaces import privilege
 
 MARKS = {"ok": "yes", "part": "partly", "fail": "no"}
+COLOURS = {"ok": "#009E73", "part": "#E69F00", "fail": "#D55E00"}
 TOOLS = (("dot", "graphviz", "pictures"), ("newuidmap", "uidmap", "more than one id in a user namespace, without being root"))
 
 
@@ -40,6 +41,11 @@ class Report:
     def __iter__(self) -> Iterator[Check]:
         return iter(self.checks.values())
 
+    @property
+    def works(self) -> bool:
+        """Whether isolation works here at all."""
+        return self["userns"].status == "ok"
+
     def to_json(self) -> str:
         """A JSON list of objects with the fields of Check."""
         return json.dumps([asdict(check) for check in self])
@@ -54,12 +60,11 @@ class Report:
     __repr__ = __str__
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        colours = {"ok": "#009E73", "part": "#E69F00", "fail": "#D55E00"}
         rows = []
         for check in self:
             remedy = f"<br><i>what to do: {escape(check.remedy)}</i>" if check.remedy else ""
             rows.append(
-                f'<tr><td style="text-align:left"><b style="color:{colours[check.status]}">{MARKS[check.status]}</b></td>'
+                f'<tr><td style="text-align:left"><b style="color:{COLOURS[check.status]}">{MARKS[check.status]}</b></td>'
                 f'<td style="text-align:left">{escape(check.name)}</td>'
                 f'<td style="text-align:left">{escape(check.finding)}{remedy}</td></tr>'
             )

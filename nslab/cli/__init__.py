@@ -1,0 +1,62 @@
+"""The command line: `nslab VERB`, also reachable as `jupyter nslab VERB`. One file per verb, loaded when it is asked for.
+
+Exit status: that of the command that was run (128 + N when signal N ended it); 124 when its time was up, 125 when nslab
+itself failed; 2 for options that cannot be.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+TIMED_OUT, FAILED = 124, 125
+VERBS = ("doctor", "exec", "ls", "run")
+
+
+def main() -> None:
+    """Run the verb that the command line names; never returns."""
+    import typer
+
+    from nslab.errors import CommandTimeout, NslabError
+
+    name = "jupyter nslab" if os.path.basename(sys.argv[0]) == "jupyter-nslab" else "nslab"
+    app = typer.Typer(
+        help="Build Linux isolation by hand, on the real kernel.", no_args_is_help=True, add_completion=False,
+        pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    app.callback()(_options)
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    for verb in (asked,) if asked in VERBS else VERBS:
+        # A command begins at its first word that is no option: what follows belongs to it.
+        app.command(verb, context_settings={"allow_interspersed_args": False})(_load(verb))
+    try:
+        app(prog_name=name)
+    except NslabError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(TIMED_OUT if isinstance(error, CommandTimeout) else FAILED)
+
+
+def _options() -> None:
+    """Build Linux isolation by hand, on the real kernel."""
+
+
+def _load(verb: str) -> Callable[..., Any]:
+    match verb:
+        case "doctor":
+            from nslab.cli.doctor import doctor
+
+            return doctor
+        case "exec":
+            from nslab.cli.exec import exec_
+
+            return exec_
+        case "ls":
+            from nslab.cli.ls import ls
+
+            return ls
+        case _:
+            from nslab.cli.run import run
+
+            return run

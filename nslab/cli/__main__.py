@@ -1,0 +1,5 @@
+"""python -m nslab.cli"""
+
+from nslab.cli import main
+
+main()

@@ -1,0 +1,28 @@
+"""nslab doctor: what this machine allows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nslab.machines import doctor as examine
+from nslab.machines.checkup import COLOURS, MARKS
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:
+    """Say what this machine allows, and the command that lifts what it does not. Status 1 when no isolation works at all."""
+    report = examine()
+    if as_json:
+        print(report.to_json())
+    else:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for check in report:
+            remedy = f"\n[italic]what to do:[/] {escape(check.remedy)}" if check.remedy else ""
+            mark = f"[bold {COLOURS[check.status]}]{MARKS[check.status]}[/]"
+            table.add_row(mark, check.name, escape(check.finding) + remedy)
+        Console().print(table)
+    raise typer.Exit(0 if report.works else 1)

@@ -1,0 +1,45 @@
+"""nslab ls: the containers that are running."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nslab import procfs
+from nslab.container.listing import Listed, listed
+
+
+def ls(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:
+    """List the containers of every notebook and program of this user (for root: of everybody)."""
+    containers = listed()
+    if as_json:
+        print(json.dumps([asdict(container) for container in containers], indent=2))
+        return
+    table = Table("name", "PID", "its own", "hardened", "age", "made by", box=None, pad_edge=False)
+    for each in containers:
+        table.add_row(
+            escape(each.name) or "-", str(each.pid), " ".join(each.kinds) or "nothing", "yes" if each.hardened else "no",
+            _age(time.time() - each.started), escape(_maker(each)),
+        )  # fmt: skip
+    Console().print(table if containers else "no container is running")
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def _maker(container: Listed) -> str:
+    try:
+        return f"{procfs.stat(container.owner).name}, PID {container.owner}"
+    except OSError:
+        return f"PID {container.owner}"
