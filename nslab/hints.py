@@ -7,6 +7,7 @@ the fact that broke it, and what to do. An empty string means that the errno say
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from errno import (
     EACCES,
@@ -23,6 +24,7 @@ from errno import (
     ENOTDIR,
     EPERM,
     ERANGE,
+    EROFS,
     ESRCH,
     EUSERS,
 )  # fmt: skip
@@ -242,7 +244,36 @@ def _write(errno: int, path: str = "", text: str = "", **facts: Any) -> str:
             "what to do: write them after unshare('time') and before the first child. time_namespaces(7)"
         )
     if name == "timens_offsets" and errno == ERANGE:
-        return "a clock would become negative, or the offset is too large. time_namespaces(7)"
+        return (
+            f"with this offset a clock would become negative, or show more than {2**63 // 10**9 // 2} s (146 years); now "
+            f"monotonic is {time.clock_gettime(time.CLOCK_MONOTONIC):.0f} s and boottime "
+            f"{time.clock_gettime(time.CLOCK_BOOTTIME):.0f} s.\nwhat to do: an offset above minus that. time_namespaces(7)"
+        )
+    if name == "timens_offsets" and errno == EINVAL:
+        return (
+            "a line is CLOCK SECONDS NANOSECONDS, with CLOCK monotonic (or 1) or boottime (or 7), and nanoseconds from 0 to "
+            "999999999: -0.5 s is '-1 500000000'. time_namespaces(7)"
+        )
+    if name == "timens_offsets" and errno == EPERM:
+        return "offsets need CAP_SYS_TIME in the user namespace that owns the time namespace. time_namespaces(7)"
+    return _sysctl(errno, path) if path.startswith("/proc/sys/") else ""
+
+
+def _sysctl(errno: int, path: str) -> str:
+    name = path.removeprefix("/proc/sys/")
+    if errno == EINVAL and name == "net/ipv4/ping_group_range":
+        mapped = "; ".join(f"{line.inside} to {line.inside + line.count - 1}" for line in procfs.id_map("self", "gid"))
+        return f"both group ids must be mapped in the user namespace that owns the network namespace, which has {mapped}."
+    if errno == EINVAL:
+        return f"{name} does not take this value: it is out of its range, or no number."
+    if errno == ENOENT:
+        return f"there is no {name} in this namespace: only the initial one has it, or a module is not loaded."
+    if errno in (EACCES, EPERM) and not os.stat(path).st_mode & 0o222:
+        return f"{name} can only be read in this namespace: it is a setting of the whole machine."
+    if errno in (EACCES, EPERM):
+        return f"writing {name} needs to be root in the user namespace that owns this namespace."
+    if errno == EROFS:
+        return "/proc/sys is mounted read-only here, as a hardened container has it."
     return ""
 
 

@@ -345,6 +345,39 @@ def test_A23_the_machine_keeps_its_name() -> None:
     assert socket.gethostname() == name
 
 
+def test_A25_message_queues_are_mounted_only_with_an_own_ipc_namespace() -> None:
+    with nslab.record() as trace, pytest.raises(ValueError, match="ipc"):
+        nslab.Container(isolate="user mnt", mqueue="/mnt")
+    assert len(trace) == 0
+    with nslab.process() as process:
+        process.unshare("mnt")
+        process.unshare("user")
+        with pytest.raises(nslab.SyscallError, match="only with an own ipc namespace") as caught:
+            process.mount("mqueue", "/mnt", "mqueue")
+        assert caught.value.name == "EPERM"
+    with nslab.Container(isolate="user ipc mnt", mqueue="/mnt") as web:
+        assert web.run("findmnt -no FSTYPE /mnt && ls -A /mnt").stdout == "mqueue\n"
+
+
+def test_A26_a_sysctl_belongs_to_a_namespace_or_is_refused() -> None:
+    somaxconn, swappiness = Path("/proc/sys/net/core/somaxconn"), Path("/proc/sys/vm/swappiness")
+    before = somaxconn.read_text(), swappiness.read_text()
+    with nslab.Container(isolate="user net", sysctls={"net.ipv4.ping_group_range": "0 0"}) as web:
+        assert web.sysctl("net.ipv4.ping_group_range").split() == ["0", "0"]
+        with pytest.raises(nslab.SyscallError, match="must be mapped") as caught:
+            web.sysctl("net.ipv4.ping_group_range", "0 2147483647")
+        assert caught.value.name == "EINVAL"
+        assert web.sysctl("net.core.somaxconn", 77) == "77" == web.run("cat /proc/sys/net/core/somaxconn").stdout.strip()
+        with pytest.raises(nslab.SyscallError, match=r"whole machine|only the initial one") as caught:
+            web.sysctl("net.core.rmem_max", 1 << 20)
+        assert caught.value.name in ("EACCES", "ENOENT")
+        with pytest.raises(nslab.Refused, match="belongs to no namespace"):
+            web.sysctl("vm.swappiness", 1)
+        with pytest.raises(nslab.SpecError, match="is of kind ipc"):
+            web.sysctl("kernel.shmmax", 1)
+    assert (somaxconn.read_text(), swappiness.read_text()) == before
+
+
 SHARED = """
 import nslab, sys
 folder = sys.argv[1] if len(sys.argv) > 1 else "/mnt"

@@ -122,6 +122,19 @@ def test_a_clock_that_the_tool_cannot_set_says_so() -> None:
     assert "# no standard tool: unshare(1) takes whole seconds; monotonic is 1.5 s" in trace.shell()
 
 
+SETTINGS = "\necho lo $(cat /sys/class/net/lo/flags); ip -o addr | sed 's/valid_lft.*//'; cat /proc/sys/kernel/shmmax"
+
+
+@pytest.mark.requires("tool:ip")
+@pytest.mark.parametrize("kinds", ["net ipc mnt", "user net ipc mnt pid"])
+def test_loopback_message_queues_and_settings(kinds: str) -> None:
+    settings = {"kernel.shmmax": 65536, "net.ipv4.ip_default_ttl": "77", "fs.mqueue.msg_max": 3}
+    lines = both(lambda: nslab.run(PROBE + SETTINGS, isolate=kinds, loopback=True, mqueue="/mnt", sysctls=settings))
+    assert any("127.0.0.1/8" in line for line in lines)
+    assert "65536" in lines
+    assert [line for line in lines if re.match(r"mount / /mnt .* - mqueue", line)]
+
+
 @pytest.mark.requires("root")
 @pytest.mark.parametrize(
     ("options", "uid_map"),
@@ -282,7 +295,7 @@ def test_what_no_tool_can_do_is_a_comment() -> None:
             ops.Setns("n", "uts", "/proc/1/ns/uts"), ops.Adopt(), ops.WriteFile("/proc/self/uid_map", "0 1 1"),
             ops.SetHostname("a"), ops.SetDomainname("a"), ops.SetPropagation("private"), ops.Mount("a", "/b"), ops.MountProc(),
             ops.Umount("/b"), ops.PivotRoot("/a", "/b"), ops.Chroot("/a"), ops.Chdir("/a"), ops.SetIds(1, 1), ops.BecomeRoot(),
-            ops.Mask(("/a",)), ops.ReadOnly(("/a",)),
+            ops.Mask(("/a",)), ops.ReadOnly(("/a",)), ops.SetUp("lo"),
         )
     ]  # fmt: skip
     assert len(here) == len([name for name in ops.__all__ if name not in ("Context", "Execute", "IdMaps", "Op", "Plan")])

@@ -57,6 +57,15 @@ BAD_REQUESTS = [
     ({"isolate": "time", "clock": {"boottime": 10**12}}, "clock", "too large"),
     ({"isolate": "time", "clock": {"monotonic": "-9999999d"}}, "clock", "would be negative"),
     ({"isolate": "time", "clock": "+1d"}, "clock", "must be a dict"),
+    ({"isolate": "uts", "loopback": True}, "loopback", "needs a network namespace"),
+    ({"isolate": "mnt", "mqueue": "/dev/mqueue"}, "mqueue", "of kind ipc"),
+    ({"isolate": "ipc", "mqueue": "/dev/mqueue"}, "mqueue", "of kind mnt"),
+    ({"isolate": "ipc mnt", "mqueue": "dev/mqueue"}, "mqueue", "absolute path"),
+    ({"isolate": "net", "sysctls": {"kernel.shmmax": 1}}, "sysctls", "kernel.shmmax is of kind ipc"),
+    ({"isolate": "ipc", "sysctls": {"shmmax": 1}}, "sysctls", "'shmmax' is no name of a sysctl"),
+    ({"isolate": "ipc", "sysctls": {"kernel/../kernel/shmmax": 1}}, "sysctls", "no name of a sysctl"),
+    ({"isolate": "ipc", "sysctls": {"kernel.shmmax": 1.5}}, "sysctls", "whole number or text"),
+    ({"isolate": "ipc", "sysctls": "kernel.shmmax=1"}, "sysctls", "must be a dict"),
     ({"isolate": "pid mnt", "proc": "bind"}, "proc", "neither 'new' nor 'old'"),
 ]  # fmt: skip
 
@@ -193,7 +202,7 @@ def test_what_is_just_allowed() -> None:
     assert len(spec.id_ranges("uid_map", [(2 * i, 2 * i, 1) for i in range(340)])) == 340
     assert spec.id_ranges("uid_map", [(0, 4294967290, 5)])[0].count == 5
     assert spec.hostname("h" * 64, ("uts",)) == "h" * 64
-    assert spec.clock({"monotonic": "-1.5h", "boottime": 2}, ("time",)) == {"monotonic": -5400 * 10**9, "boottime": 2 * 10**9}
+    assert spec.clock({"monotonic": "-1.5m", "boottime": 2}, ("time",)) == {"monotonic": -90 * 10**9, "boottime": 2 * 10**9}
 
 
 def test_text_that_is_plainly_a_program_needs_no_shell() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
-from nslab import procfs
+from nslab import procfs, syscalls
 from nslab.container import members, plans, waiting
 from nslab.container.members import Members, Stats
 from nslab.container.pausing import Stopped
@@ -21,10 +21,11 @@ from nslab.container.waiting import Condition
 from nslab.errors import CommandTimeout, DeadNamespace, SpecError
 from nslab.model import Capabilities, Membership, NamespaceMap
 from nslab.namespaces import running
+from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink, Streams
 from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
-from nslab.ops import Execute, Plan, spec
+from nslab.ops import Execute, Plan, WriteFile, spec
 from nslab.spawner import Call, Child, channel, ensure, functions
 from nslab.trace import Trace, emit_script, record
 
@@ -32,7 +33,8 @@ from nslab.trace import Trace, emit_script, record
 def run(
     command: spec.Command, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
     uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
-    clock: Mapping[str, float | str] | None = None, proc: str = "new", input: str | bytes | None = None,
+    clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
+    mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, input: str | bytes | None = None,
     timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
     user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False, attach: bool = False,
     max_output: int = running.MAX_OUTPUT,
@@ -40,19 +42,19 @@ def run(
     """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
 
     ``command`` is text for sh, or a list. ``isolate`` names the kinds of namespace that are new ("uts pid", a list, "all");
-    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock`` and ``proc`` say what they hold, as for
-    Container. ``input`` is given to standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout),
-    ``check`` raises CommandError on failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom;
-    ``stream`` shows output as it comes (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal,
-    ``text=False`` keeps bytes, ``max_output`` is how many bytes of each stream are kept. ``attach`` gives it the standard
-    streams and the signals of this process, and keeps no output: for a program in a terminal, where ``tty`` makes it
-    interactive.
+    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue`` and
+    ``sysctls`` say what they hold, as for Container. ``input`` is given to standard input (else /dev/null), ``timeout`` is in
+    seconds (then CommandTimeout), ``check`` raises CommandError on failure, ``env`` replaces the environment, ``cwd`` and
+    ``user`` say where and as whom; ``stream`` shows output as it comes (True, or a function of text and "stdout" or "stderr"),
+    ``tty`` gives it a terminal, ``text=False`` keeps bytes, ``max_output`` is how many bytes of each stream are kept.
+    ``attach`` gives it the standard streams and the signals of this process, and keeps no output: for a program in a terminal,
+    where ``tty`` makes it interactive.
 
     SpecError before anything is made; SyscallError when a step fails, with nothing left.
     """
     request = Request.checked(
         isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
-        clock=clock, proc=proc,
+        clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls,
     )  # fmt: skip
     spawner = ensure()
     work = plans.work(command, env=env, cwd=_folder(cwd, os.getcwd(), spawner.cwd), user=user, tty=tty)
@@ -80,7 +82,9 @@ class Container:
     ``isolate`` names the kinds that are new; what is not named is the machine's. ``hostname`` and ``domainname`` need uts.
     ``uid_map`` and ``gid_map`` need user: "single" (root inside is oneself outside), "subordinate" (and the ids above are the
     subordinate ones), or lines of (inside, outside, count). ``setgroups`` is "allow" or "deny". ``clock`` needs time:
-    {"monotonic": "+1d", "boottime": 3600}, in seconds. ``proc="old"`` leaves the machine's /proc in sight.
+    {"monotonic": "+1d", "boottime": 3600}, in seconds. ``proc="old"`` leaves the machine's /proc in sight. ``loopback`` turns
+    "lo" on (needs net). ``mqueue`` is the folder at which POSIX message queues show as files (needs ipc and mnt). ``sysctls``
+    are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}.
 
     It starts at once and ends with close(), at the end of a ``with``, when it is dropped, or with this process.
     ``trace`` has every system call that was made for it.
@@ -89,12 +93,13 @@ class Container:
     def __init__(
         self, name: str = "", *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
-        clock: Mapping[str, float | str] | None = None, proc: str = "new",
+        clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
+        mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None,
     ):  # fmt: skip
         self.name = spec.text("name", name)
         request = Request.checked(
             isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
-            clock=clock, proc=proc,
+            clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls,
         )  # fmt: skip
         self._begin(request)
         with record(self.trace):
@@ -185,7 +190,7 @@ class Container:
                 raise
             child.raise_error()
             outcome.seek(0)
-            return functions.value(outcome.read())
+            return functions.told(outcome.read())
 
     def wait_for(
         self, condition: Condition | None = None, *, path: spec.Folder | None = None, port: int | None = None,
@@ -272,6 +277,23 @@ class Container:
     def namespace_map(self) -> NamespaceMap:
         """What nslab.draw() shows of it."""
         return NamespaceMap(machine_ids(), (self.membership(),))
+
+    def clocks(self) -> Clocks:
+        """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
+        return Clocks(lambda: self._call(read_clocks, (), {}))
+
+    def sysctl(self, name: str, value: int | str | None = None) -> str:
+        """The value of a setting of its own namespaces ("kernel.shmmax"), after it was set to ``value`` where one is given.
+
+        Refused for one of the machine's, SyscallError where the kernel does not take it. sysctl(8)
+        """
+        path = spec.sysctl(name, "name")
+        if value is not None:
+            ((path, words),) = spec.sysctls({name: value}, self.kinds).items()
+            self.call(syscalls.write_file, path, words)
+            self._script.commands.append(Execute(("/bin/sh", "-c", WriteFile(path, words).shell()), None))
+        with record(self.trace):
+            return str(self._call(syscalls.read_file, (path,), {})).rstrip("\n")
 
     # -- holding it still -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from nslab.ops import (
     Execute,
     IdMaps,
     Join,
+    Mount,
     MountProc,
     NewNamespaces,
     NewTime,
@@ -25,6 +26,8 @@ from nslab.ops import (
     SetHostname,
     SetIds,
     SetPropagation,
+    SetUp,
+    WriteFile,
     spec,
 )  # fmt: skip
 from nslab.spawner import Spawner
@@ -47,12 +50,16 @@ class Request:
     setgroups: str | None
     clock: Mapping[str, int]
     proc: str
+    loopback: bool
+    mqueue: str | None
+    sysctls: Mapping[str, str]
 
     @classmethod
     def checked(
         cls, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
-        clock: Mapping[str, float | str] | None = None, proc: str = "new",
+        clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
+        mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None,
     ) -> Request:  # fmt: skip
         """The same, or SpecError: nothing has been made yet."""
         kinds = spec.kinds(isolate)
@@ -69,9 +76,12 @@ class Request:
                 spec.id_ranges(argument, value)
         if proc not in ("new", "old"):
             raise SpecError("proc", f"{proc!r} is neither 'new' nor 'old'")
+        if loopback and "net" not in kinds:
+            raise SpecError("loopback", "needs a network namespace of its own (isolate='net ...')")
         return cls(
             kinds, spec.hostname(hostname, kinds), spec.hostname(domainname, kinds, "domainname"), uid_map, gid, setgroups,
-            spec.clock(clock, kinds), proc,
+            spec.clock(clock, kinds), proc, bool(loopback), spec.folder("mqueue", mqueue, kinds, ("ipc", "mnt")),
+            spec.sysctls(sysctls, kinds),
         )  # fmt: skip
 
     def ops(self, spawner: Spawner) -> tuple[Op, ...]:
@@ -96,6 +106,11 @@ class Request:
             ops.append(SetHostname(self.hostname))
         if self.domainname is not None:
             ops.append(SetDomainname(self.domainname))
+        if self.loopback:
+            ops.append(SetUp("lo"))
+        if self.mqueue:
+            ops.append(Mount("mqueue", self.mqueue, "mqueue", ("MS_NOSUID", "MS_NODEV", "MS_NOEXEC")))
+        ops += [WriteFile(path, text) for path, text in self.sysctls.items()]
         return tuple(ops)
 
     def maps(self, around: IdMaps | None) -> IdMaps:

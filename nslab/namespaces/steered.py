@@ -16,6 +16,7 @@ from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
 from nslab.model import Capabilities, Membership, NamespaceMap, flags_of
 from nslab.namespaces import privilege, running
+from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.handle import Namespace
 from nslab.namespaces.orders import Order, Script
 from nslab.namespaces.running import Result, Sink
@@ -292,6 +293,10 @@ class Process:
         """What a picture shows of it."""
         facts = {"host name": self.gethostname()}
         return self.namespaces.membership("steered process", ("user",) if self._borrowed else (), facts)
+
+    def clocks(self) -> Clocks:
+        """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
+        return Clocks(lambda: self._call(read_clocks))
 
     def _shares(self, kind: str) -> bool:
         return self.namespaces.ids()[kind] == machine_ids()[kind]

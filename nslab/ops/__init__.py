@@ -8,6 +8,7 @@ checked before anything is made, shipped to the spawner, run (at once or one op 
 from nslab.ops.base import Context, Execute, Op, Plan
 from nslab.ops.covers import Mask, ReadOnly
 from nslab.ops.ids import BecomeRoot, SetIds
+from nslab.ops.interfaces import SetUp
 from nslab.ops.mounts import Chdir, Chroot, Mount, MountProc, PivotRoot, SetPropagation, Umount
 from nslab.ops.names import SetDomainname, SetHostname
 from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime, Setns, Unshare, WriteFile
@@ -15,5 +16,5 @@ from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime
 __all__ = [
     "Adopt", "BecomeRoot", "Borrow", "Chdir", "Chroot", "Context", "Execute", "IdMaps", "Join", "Mask", "Mount", "MountProc",
     "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds",
-    "SetPropagation", "Setns", "Umount", "Unshare", "WriteFile",
+    "SetPropagation", "SetUp", "Setns", "Umount", "Unshare", "WriteFile",
 ]  # fmt: skip

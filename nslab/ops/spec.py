@@ -13,6 +13,7 @@ from typing import Any
 
 from nslab.errors import SpecError
 from nslab.model import KINDS, IdRange
+from nslab.syscalls import owner_of
 
 MAX_ID = 2**32 - 2  # 4294967295 stands for "no id" in the kernel
 MAX_PID = 2**22 - 1  # whatever pid_max says. proc(5)
@@ -158,6 +159,45 @@ def environment(env: Mapping[str, str] | None) -> dict[str, str]:
         if not key or "=" in key:
             raise SpecError("env", f"{key!r} cannot be the name of a variable")
     return dict(env)
+
+
+_SYSCTL = re.compile(r"[A-Za-z0-9_@:,-]+(?:[./][A-Za-z0-9_@:,-]+)+")
+
+
+def sysctl(name: str, argument: str = "sysctls") -> str:
+    """ "kernel.shmmax" or "kernel/shmmax" -> its file in /proc/sys; dots inside a part need the form with slashes."""
+    if not isinstance(name, str) or not _SYSCTL.fullmatch(name):
+        raise SpecError(argument, f"{name!r} is no name of a sysctl, such as 'kernel.shmmax' or 'net.ipv4.ip_forward'")
+    return "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
+
+
+def sysctls(values: Mapping[str, int | str] | None, isolated: tuple[str, ...]) -> dict[str, str]:
+    """{"kernel.shmmax": 65536} -> {file: text}; Refused for one that belongs to no namespace."""
+    if values is not None and not isinstance(values, Mapping):
+        raise SpecError("sysctls", f"must be a dict, not {type(values).__name__}")
+    result = {}
+    for name, value in (values or {}).items():
+        path = sysctl(name)
+        kind = owner_of(path)
+        if kind not in isolated:
+            raise SpecError("sysctls", f"{name} is of kind {kind}: it needs a namespace of its own (isolate='{kind} ...')")
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise SpecError("sysctls", f"{name} must be a whole number or text, not {value!r}")
+        result[path] = text("sysctls", str(value))
+    return result
+
+
+def folder(argument: str, path: Folder | None, isolated: tuple[str, ...], needs: tuple[str, ...]) -> str | None:
+    """An absolute path at which something is mounted, which needs own namespaces of these kinds."""
+    if path is None:
+        return None
+    path = text(argument, os.fspath(path) if isinstance(path, os.PathLike) else path)
+    if not path.startswith("/"):
+        raise SpecError(argument, f"{path!r} is not an absolute path")
+    for kind in needs:
+        if kind not in isolated:
+            raise SpecError(argument, f"needs a namespace of its own of kind {kind} (isolate='{kind} ...')")
+    return path
 
 
 CLOCKS = ("monotonic", "boottime")

@@ -28,10 +28,11 @@ OPEN_FLAGS = {
 TREE_FLAGS = {"OPEN_TREE_CLONE": 1, "AT_EMPTY_PATH": 0x1000, "AT_RECURSIVE": 0x8000}
 MOVE_FLAGS = {"MOVE_MOUNT_F_EMPTY_PATH": 0x4, "MOVE_MOUNT_T_EMPTY_PATH": 0x40}
 MOUNT_ATTRIBUTES = {"MOUNT_ATTR_RDONLY": 0x1, "MOUNT_ATTR_IDMAP": 0x100000}
-NSFS_REQUESTS = {
+IOCTLS = {
     0xB701: "NS_GET_USERNS", 0xB702: "NS_GET_PARENT", 0xB703: "NS_GET_NSTYPE", 0xB704: "NS_GET_OWNER_UID",
-    0x8004B706: "NS_GET_PID_FROM_PIDNS", 0x8004B708: "NS_GET_PID_IN_PIDNS",
+    0x8914: "SIOCSIFFLAGS", 0x8004B706: "NS_GET_PID_FROM_PIDNS", 0x8004B708: "NS_GET_PID_IN_PIDNS",
 }  # fmt: skip
+INTERFACE_FLAGS = {"IFF_UP": 1}
 
 Decoder = Callable[[Any], str]
 
@@ -60,7 +61,7 @@ def text(value: Any) -> str:
 
 
 def fd(value: Any) -> str:
-    return "AT_FDCWD" if value == -100 else f"fd {value}"
+    return "AT_FDCWD" if value == -100 else f"fd {value}" if isinstance(value, int) else str(value)
 
 
 def words(value: Any) -> str:
@@ -98,7 +99,7 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "execve": (text, words),
     "posix_spawn": (text, words),
     "prctl": (one_of(PRCTL_OPTIONS), str),
-    "ioctl": (fd, one_of(NSFS_REQUESTS)),
+    "ioctl": (fd, one_of(IOCTLS), text, bits(INTERFACE_FLAGS)),
     "kill": (str, signals),
     "pidfd_send_signal": (fd, signals),
     "signalfd": (signals,),
