@@ -105,7 +105,7 @@ def _chosen(errno: int, kinds: Sequence[str], numbers: Sequence[int]) -> str:
         if "pid" in kinds and numbers[0] != 1:
             return "the first process of a PID namespace is PID 1; PIDs go from the innermost namespace outwards. clone(2)"
         return "each PID must be below pid_max (/proc/sys/kernel/pid_max), and the first one of a PID namespace is 1. clone(2)"
-    if errno == EPERM and ("user" in kinds or _has(CAP_SYS_ADMIN)):
+    if errno == EPERM and (not kinds or "user" in kinds or _has(CAP_SYS_ADMIN)):
         return (
             "choosing a PID needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the user namespace that owns each of the PID "
             "namespaces concerned.\nwhat to do: choose only the inner ones: set_tid may be shorter. clone(2)"

@@ -62,6 +62,11 @@ def _has_subids(_: str) -> bool:
     return bool(shutil.which("newuidmap")) and has_range("/etc/subuid") and has_range("/etc/subgid")
 
 
+def _has_linux(version: str) -> bool:
+    release, wanted = ([int(number) for number in re.findall(r"\d+", text)[:2]] for text in (os.uname().release, version))
+    return release >= wanted
+
+
 def _has_python(version: str) -> bool:
     from tests.suite import find_python
 
@@ -82,6 +87,7 @@ REQUIREMENTS = {
         "needs newuidmap and a range of subordinate ids",
         "apt-get install uidmap, and a line for the user in /etc/subuid and /etc/subgid",
     ),
+    "linux": Requirement(_has_linux, "needs Linux {}", "a newer kernel"),
     "tool": Requirement(lambda name: shutil.which(name) is not None, "needs {}", "make test DEPS=install"),
     "python": Requirement(_has_python, "needs Python {}", "install it where PATH or ~/.pyenv/versions has it"),
 }
