@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -9,18 +10,42 @@ import pytest
 
 import nslab
 from nslab.model import KINDS
+from tests.helpers import in_python
+
+ROOT = {"CapEff": "000001ffffffffff", "Uid": "0 0 0 0"}
 
 
-def machine(folder, kinds=tuple(KINDS), **sysctls) -> str:
-    """A folder that looks like the root of a machine with these kinds and sysctls (a__b is a/b)."""
-    for kind in kinds:
-        (folder / "proc/self/ns").mkdir(parents=True, exist_ok=True)
-        (folder / "proc/self/ns" / kind).write_text("")
-    for name, value in sysctls.items():
-        path = folder / "proc/sys" / name.replace("__", "/")
+def machine(folder, kinds=tuple(KINDS), files=None, status=None, mounts=None, **sysctls) -> str:
+    """A folder that looks like the root of a machine: its kinds, files by path, /proc/self/status, mounts as (target, type,
+    options of the filesystem), and sysctls (a__b is a/b)."""
+    status = {"Uid": "1000 1000 1000 1000", "CapEff": "0", "Seccomp": "0", "NoNewPrivs": "0", **(status or {})}
+    mounts = [("/", "ext4", "rw"), *(mounts or [])]
+    lines = [
+        f"{20 + number} 1 0:{number} / {target} rw - {fstype} {fstype} {options}"
+        for number, (target, fstype, options) in enumerate(mounts)
+    ]
+    files = {
+        **{f"proc/self/ns/{kind}": "" for kind in kinds},
+        "proc/self/status": "".join(f"{name}:\t{value}\n" for name, value in status.items()),
+        "proc/self/mountinfo": "".join(f"{line}\n" for line in lines),
+        **{f"proc/sys/{name.replace('__', '/')}": f"{value}\n" for name, value in sysctls.items()},
+        **(files or {}),
+    }
+    for name, text in files.items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{value}\n")
+        path.write_text(text)
     return str(folder)
+
+
+def refusing(*kinds, number=errno.EPERM):
+    """A probe: making these kinds fails."""
+
+    def probe(kind: str) -> None:
+        if kind in kinds:
+            raise nslab.SyscallError("clone3", (), number)
+
+    return probe
 
 
 def test_case_a16_apparmor_restriction_is_named_with_its_remedy(tmp_path) -> None:
@@ -29,6 +54,11 @@ def test_case_a16_apparmor_restriction_is_named_with_its_remedy(tmp_path) -> Non
     assert check.status == "fail"
     assert "kernel.apparmor_restrict_unprivileged_userns=0" in check.remedy
     assert "profile" in check.remedy
+    verdict = report["isolation"]
+    assert verdict.status == "fail"
+    assert "apparmor-userns" in verdict.finding
+    assert verdict.remedy == check.remedy
+    assert not report.works
 
 
 def test_apparmor_that_allows_is_fine(tmp_path) -> None:
@@ -50,6 +80,110 @@ def test_a_kernel_without_time_namespaces_is_named(tmp_path) -> None:
     check = nslab.doctor(machine(tmp_path, kinds=[kind for kind in KINDS if kind != "time"]))["kinds"]
     assert check.status == "part"
     assert "time (Linux 5.6)" in check.finding
+
+    assert "CONFIG_TIME_NS" in check.remedy
+
+
+@pytest.mark.parametrize("sysctl", ["user__max_user_namespaces", "kernel__unprivileged_userns_clone"])
+def test_root_is_not_kept_out_by_what_binds_ordinary_users(tmp_path, sysctl) -> None:
+    report = nslab.doctor(machine(tmp_path, status=ROOT, **{sysctl: 0}))
+    assert report.works
+    assert "as root" in report["isolation"].finding
+
+
+def test_a_kind_whose_limit_is_zero_is_named(tmp_path) -> None:
+    check = nslab.doctor(machine(tmp_path, user__max_net_namespaces=0))["max-net-namespaces"]
+    assert (check.status, check.remedy) == ("part", "as root: sysctl user.max_net_namespaces=15000")
+
+
+def test_a_seccomp_filter_is_the_culprit_when_user_namespaces_are_refused(tmp_path) -> None:
+    tree = machine(tmp_path, status={"Seccomp": "2"})
+    assert nslab.doctor(tree, probe=refusing())["seccomp"].status == "part"
+    report = nslab.doctor(tree, probe=refusing(*KINDS))
+    assert report["seccomp"].status == "fail"
+    assert "seccomp=unconfined" in report["isolation"].remedy
+
+
+def test_a_chroot_is_named(tmp_path) -> None:
+    tree = machine(tmp_path)
+    (tmp_path / "proc/self/mountinfo").write_text("20 1 0:1 / /proc rw - proc proc rw\n")
+    report = nslab.doctor(tree)
+    assert report["chroot"].status == "fail"
+    assert "chroot" in report["isolation"].finding
+
+
+def test_a_masked_proc_is_named_and_a_harmless_mount_is_not(tmp_path) -> None:
+    harmless = [("/proc", "proc", "rw"), ("/proc/sys/fs/binfmt_misc", "autofs", "rw")]
+    assert nslab.doctor(machine(tmp_path, mounts=harmless))["proc"].status == "ok"
+    check = nslab.doctor(machine(tmp_path, mounts=[*harmless, ("/proc/kcore", "tmpfs", "rw")]))["proc"]
+    assert check.status == "part"
+    assert "/proc/kcore" in check.finding
+    assert "systempaths=unconfined" in check.remedy
+
+
+def test_no_new_privs_is_named(tmp_path) -> None:
+    assert "newuidmap" in nslab.doctor(machine(tmp_path, status={"NoNewPrivs": "1"}))["no-new-privs"].finding
+
+
+def test_newuidmap_is_missing_powerless_or_fine(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    tree = machine(tmp_path)
+    assert nslab.doctor(tree)["newuidmap"].remedy == "as root: apt-get install uidmap"
+    for tool in ("newuidmap", "newgidmap"):
+        machine(tmp_path, files={f"usr/bin/{tool}": ""})
+        (tmp_path / "usr/bin" / tool).chmod(0o755)
+    assert "setuid" in nslab.doctor(tree)["newuidmap"].finding
+    (tmp_path / "usr/bin/newuidmap").chmod(0o4755)
+    assert nslab.doctor(tree)["newuidmap"].status == "ok"
+
+
+def test_subordinate_ids_are_counted(tmp_path) -> None:
+    assert "usermod" in nslab.doctor(machine(tmp_path))["subordinate-ids"].remedy
+    tree = machine(tmp_path, files={"etc/subuid": f"{os.getuid()}:700000:65536\n"})
+    assert nslab.doctor(tree)["subordinate-ids"].finding == "subordinate uids: 65536 from 700000"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "files", "status", "found"),
+    [
+        ([("/sys/fs/cgroup", "cgroup2", "rw")], {"sys/fs/cgroup/cgroup.controllers": "cpu memory pids\n"}, "ok", "v2"),
+        ([("/sys/fs/cgroup", "cgroup2", "rw")], {"sys/fs/cgroup/cgroup.controllers": "hugetlb\n"}, "part", "neither"),
+        ([("/sys/fs/cgroup/memory", "cgroup", "rw,memory")], {}, "part", "v1, at /sys/fs/cgroup/memory"),
+        ([], {}, "part", "neither"),
+    ],
+    ids=["v2", "empty v2", "v1", "none"],
+)
+def test_case_a32_a_controller_is_found_where_it_is(tmp_path, mounts, files, status, found) -> None:
+    check = nslab.doctor(machine(tmp_path, mounts=mounts, files=files))["cgroup.memory"]
+    assert check.status == status
+    assert check.finding.startswith(found)
+    assert bool(check.remedy) == (status != "ok")
+
+
+def test_what_works_in_part_is_told_from_what_does_not_work_at_all(tmp_path) -> None:
+    tree = machine(tmp_path)
+    verdict = nslab.doctor(tree, probe=refusing("time"))["isolation"]
+    assert verdict.status == "part"
+    assert "time" not in verdict.finding.partition(":")[2]
+    assert nslab.doctor(tree, probe=refusing())["isolation"].status == "ok"
+    nothing = nslab.doctor(tree, probe=refusing(*KINDS))
+    assert not nothing.works
+    assert "clone3() failed with EPERM" in nothing["isolation"].finding
+
+
+@pytest.mark.requires("userns", "tool:setpriv")
+def test_a_user_namespace_in_which_there_may_be_no_more_of_them() -> None:
+    """Limits are each user namespace's own: without a capability, nothing is left to work in there."""
+    script = "import json, nslab; r = nslab.doctor(); print(r.works, r['isolation'].finding)"
+    setting = "echo 0 > /proc/sys/user/max_user_namespaces && exec "
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c", f'{setting} "$@"', "sh"]
+    powerless = ["setpriv", "--securebits", "+noroot", "--inh-caps", "-all", "--bounding-set", "-all"]
+    works, _, finding = in_python(script, inside).stdout.partition(" ")
+    assert works == "True"
+    assert finding.startswith("as root: ")
+    assert "user" not in finding.split(": ")[1].split(", ")
+    done = in_python(script, [*inside, *powerless])
+    assert done.stdout == "False neither root nor user namespaces: max-user-namespaces\n", done.stderr
 
 
 def test_this_machine_is_found_as_it_is() -> None:

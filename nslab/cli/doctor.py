@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nslab.machines import doctor as examine
-from nslab.machines.checkup import COLOURS, MARKS
+from nslab.machines.report import COLOURS, MARKS
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:

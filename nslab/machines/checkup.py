@@ -2,160 +2,115 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from html import escape
-from typing import Any
+from collections.abc import Callable
 
-from nslab.errors import NslabError
+from nslab.errors import NslabError, SyscallError
+from nslab.machines.blockers import blockers
+from nslab.machines.equipment import equipment
+from nslab.machines.machine import Machine
+from nslab.machines.report import Check, Report
 from nslab.model import KINDS
-from nslab.namespaces import privilege
 
-MARKS = {"ok": "yes", "part": "partly", "fail": "no"}
-COLOURS = {"ok": "#009E73", "part": "#E69F00", "fail": "#D55E00"}
-TOOLS = (("dot", "graphviz", "pictures"), ("newuidmap", "uidmap", "more than one id in a user namespace, without being root"))
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question: ``status`` is "ok", "part" or "fail", ``finding`` what was found, ``remedy`` what to do about it."""
-
-    name: str
-    status: str
-    finding: str
-    remedy: str = ""
+Probe = Callable[[str], object]
+NOT_TRIED = "nothing was tried"
+FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL)  # what seccomp filters answer
 
 
-class Report:
-    """The checks by name: report["userns"].status."""
+def doctor(root: str = "/", *, probe: Probe | None = None) -> Report:
+    """Look at this machine, try what can be made here, and say what works and what lifts the rest.
 
-    def __init__(self, checks: list[Check]):
-        self.checks = {check.name: check for check in checks}
-
-    def __getitem__(self, name: str) -> Check:
-        return self.checks[name]
-
-    def __iter__(self) -> Iterator[Check]:
-        return iter(self.checks.values())
-
-    @property
-    def works(self) -> bool:
-        """Whether isolation works here at all."""
-        return self["userns"].status == "ok"
-
-    def to_json(self) -> str:
-        """A JSON list of objects with the fields of Check."""
-        return json.dumps([asdict(check) for check in self])
-
-    def __str__(self) -> str:
-        lines = []
-        for check in self:
-            lines.append(f"{MARKS[check.status]:7} {check.name}: {check.finding}")
-            lines += [f"{'':7} what to do: {check.remedy}"] if check.remedy else []
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        rows = []
-        for check in self:
-            remedy = f"<br><i>what to do: {escape(check.remedy)}</i>" if check.remedy else ""
-            rows.append(
-                f'<tr><td style="text-align:left"><b style="color:{COLOURS[check.status]}">{MARKS[check.status]}</b></td>'
-                f'<td style="text-align:left">{escape(check.name)}</td>'
-                f'<td style="text-align:left">{escape(check.finding)}{remedy}</td></tr>'
-            )
-        return {"text/plain": str(self), "text/html": f"<table>{''.join(rows)}</table>"}
-
-
-def doctor(root: str = "/") -> Report:
-    """Look at this machine (or, for a test, at the files of another below ``root``) and say what works here.
-
-    On the machine itself it also tries: it makes one user namespace and lets it go.
+    For a test: ``root`` is a folder with the files of another machine, where nothing is tried unless there is a ``probe``: it
+    takes a kind, and raises the NslabError with which making such a namespace fails.
     """
-    checks = [_privilege(), *_kinds(root), *_sysctls(root)]
-    if root == "/":
-        checks += [_trial(), *_tools()]
-    return Report(checks)
+    machine = Machine(root)
+    if probe is None and root == "/":
+        probe = _try
+    known = _kinds(machine)
+    failed = _trials(known, probe) if probe else {}
+    obstacles = [_suspected(check, failed) for check in blockers(machine)]
+    checks = [_verdict(machine, known, failed, obstacles, probe is not None), _privilege(machine), _kernel(known)]
+    if probe:
+        checks += [_trial("userns", ("user",), failed), _trial("trial", tuple(known), failed)]
+    return Report([*checks, *obstacles, *equipment(machine)])
 
 
-def _privilege() -> Check:
-    if privilege.is_privileged():
-        return Check("privilege", "ok", f"uid {os.geteuid()} with CAP_SYS_ADMIN: every kind of namespace directly")
+def _try(kind: str) -> object:
+    from nslab.container import run
+
+    return run(["/bin/true"], isolate=kind, timeout=10, check=True)
+
+
+def _trials(kinds: list[str], probe: Probe) -> dict[str, NslabError]:
+    """The kinds that could not be made, each with the error."""
+    failed = {}
+    for kind in kinds:
+        try:
+            probe(kind)
+        except NslabError as error:
+            failed[kind] = error
+    return failed
+
+
+def _kinds(machine: Machine) -> list[str]:
+    """The kinds that the kernel has; all, where there is no /proc to ask."""
+    folder = machine.path("proc/self/ns")
+    return [kind for kind in KINDS if os.path.exists(f"{folder}/{kind}")] if os.path.isdir(folder) else list(KINDS)
+
+
+def _kernel(known: list[str]) -> Check:
+    missing = [kind for kind in KINDS if kind not in known]
+    if not missing:
+        return Check("kinds", "ok", f"this kernel has all {len(KINDS)}: {', '.join(KINDS)}")
+    lacking = ", ".join(f"{kind} (Linux {KINDS[kind].since})" for kind in missing)
+    options = ", ".join(
+        f"CONFIG_{'MNT' if kind == 'mnt' else kind.upper()}_NS" for kind in missing if kind not in ("mnt", "cgroup")
+    )
+    return Check("kinds", "part", f"this kernel lacks {lacking}", f"a newer kernel, or one built with {options or 'cgroups'}")
+
+
+def _privilege(machine: Machine) -> Check:
+    if machine.is_privileged:
+        return Check("privilege", "ok", f"uid {machine.uid} with CAP_SYS_ADMIN: every kind of namespace directly")
     return Check(
-        "privilege", "part", f"uid {os.geteuid()} without CAP_SYS_ADMIN: a user namespace first, then the other kinds inside"
+        "privilege", "part", f"uid {machine.uid} without CAP_SYS_ADMIN: a user namespace first, then the other kinds inside"
     )
 
 
-def _kinds(root: str) -> Iterator[Check]:
-    folder = os.path.join(root, "proc/self/ns")
-    have = set(os.listdir(folder)) if os.path.isdir(folder) else set(KINDS)
-    missing = [f"{kind} (Linux {KINDS[kind].since})" for kind in KINDS if kind not in have]
-    if missing:
-        yield Check("kinds", "part", f"this kernel lacks {', '.join(missing)}", "a newer kernel, or one built with them")
-    else:
-        yield Check("kinds", "ok", f"this kernel has all {len(KINDS)}: {', '.join(KINDS)}")
+def _trial(name: str, kinds: tuple[str, ...], failed: dict[str, NslabError]) -> Check:
+    wrong = {kind: failed[kind] for kind in kinds if kind in failed}
+    if not wrong:
+        return Check(name, "ok", f"made and let go: a namespace of the kind{'s' * (len(kinds) > 1)} {', '.join(kinds)}")
+    reasons = "; ".join(dict.fromkeys(str(error).splitlines()[0] for error in wrong.values()))
+    status = "fail" if len(wrong) == len(kinds) else "part"
+    return Check(name, status, f"could not be made: {', '.join(wrong)} ({reasons})", "see the checks that say no or partly")
 
 
-def _sysctls(root: str) -> Iterator[Check]:
-    """What keeps an ordinary user from making user namespaces; root is not bound by the last two."""
-    limit = _sysctl(root, "user/max_user_namespaces")
-    if limit == "0":
-        yield Check("max-user-namespaces", "fail", "user.max_user_namespaces is 0", "sysctl user.max_user_namespaces=15000")
-    else:
-        yield Check("max-user-namespaces", "ok", f"user.max_user_namespaces is {limit or 'not there'}")
-    if _sysctl(root, "kernel/apparmor_restrict_unprivileged_userns") == "1":
-        yield Check(
-            "apparmor-userns", "fail", "kernel.apparmor_restrict_unprivileged_userns is 1: AppArmor keeps ordinary users out",
-            "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or a profile with 'userns,' for this Python",
-        )  # fmt: skip
-    else:
-        yield Check("apparmor-userns", "ok", "AppArmor does not restrict user namespaces")
-    if _sysctl(root, "kernel/unprivileged_userns_clone") == "0":
-        yield Check(
-            "userns-clone",
-            "fail",
-            "kernel.unprivileged_userns_clone is 0",
-            "as root: sysctl kernel.unprivileged_userns_clone=1",
-        )
+def _suspected(check: Check, failed: dict[str, NslabError]) -> Check:
+    """A seccomp filter is the culprit when user namespaces are refused as a filter refuses."""
+    error = failed.get("user")
+    if check.name != "seccomp" or check.status == "ok" or not isinstance(error, SyscallError) or error.errno not in FORBIDDEN:
+        return check
+    return Check(
+        check.name, "fail", f"a seccomp filter binds this process, and {error.call} was refused with {error.name}", check.remedy
+    )
 
 
-def _sysctl(root: str, name: str) -> str:
-    try:
-        with open(os.path.join(root, "proc/sys", name)) as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def _trial() -> Check:
-    from nslab.container import run
-
-    try:
-        uid = run("/usr/bin/id -u", isolate="user", timeout=10, check=True).stdout.strip()
-    except NslabError as error:
-        return Check(
-            "userns", "fail", f"a user namespace could not be made: {error}", "see the checks above, or ask for another machine"
-        )
-    return Check("userns", "ok", f"a user namespace was made, with uid {uid} inside")
-
-
-def _tools() -> Iterator[Check]:
-    for tool, package, use in TOOLS:
-        if shutil.which(tool):
-            yield Check(tool, "ok", f"{tool} is here, for {use}")
-        else:
-            yield Check(tool, "part", f"{tool} is not here; it is needed for {use}", f"apt-get install {package}")
-    ranges = privilege.subordinate("uid")
-    if ranges:
-        yield Check(
-            "subordinate-ids", "ok", f"subordinate uids: {', '.join(f'{count} from {first}' for first, count in ranges)}"
-        )
-    elif not privilege.is_privileged():
-        yield Check(
-            "subordinate-ids", "part", "this user has no subordinate ids: one id inside is all there is",
-            "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
-        )  # fmt: skip
+def _verdict(
+    machine: Machine, known: list[str], failed: dict[str, NslabError], obstacles: list[Check], tried: bool
+) -> Check:  # fmt: skip
+    """The one line that most people read: what works here, and if nothing does, what exactly stands in the way."""
+    way = "as root" if machine.is_privileged else "as an ordinary user, inside a user namespace"
+    blocking = [check for check in obstacles if check.status == "fail"]
+    nothing = len(failed) == len(known) if tried else bool(blocking)
+    if nothing:
+        named = ", ".join(check.name for check in blocking)
+        reason = f": {named}" if named else f", for a reason unknown: {next(iter(failed.values()))}".splitlines()[0]
+        remedy = "; ".join(check.remedy for check in blocking) or "ask for another machine, or for root on this one"
+        return Check("isolation", "fail", f"neither root nor user namespaces{reason}", remedy)
+    working = [kind for kind in known if kind not in failed]
+    note = "" if tried else f" ({NOT_TRIED})"
+    if len(working) == len(KINDS):
+        return Check("isolation", "ok", f"{way}: all {len(KINDS)} kinds{note}")
+    return Check("isolation", "part", f"{way}: {', '.join(working)}{note}", "see the checks that say no or partly")

@@ -31,14 +31,14 @@ def is_privileged() -> bool:
     return bool(procfs.capabilities() >> CAP_SYS_ADMIN & 1)
 
 
-def subordinate(which: str) -> list[tuple[int, int]]:
+def subordinate(which: str, etc: str = "/etc") -> list[tuple[int, int]]:
     """The ranges (first, count) of subordinate ids of this user; ``which`` is "uid" or "gid"."""
     import pwd
 
     names = {str(os.getuid()): None}
     with contextlib.suppress(KeyError):  # a user without a name
         names[pwd.getpwuid(os.getuid()).pw_name] = None
-    return procfs.subordinate_ids(which, names)
+    return procfs.subordinate_ids(which, names, etc)
 
 
 def _own(setgroups: str = "deny") -> IdMaps:

@@ -1,0 +1,87 @@
+"""What besides permission there has to be: cgroup controllers, programs, subordinate ids."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from nslab.machines.machine import Machine
+from nslab.machines.report import Check
+from nslab.namespaces import privilege
+
+CONTROLLERS = ("pids", "memory", "cpu")
+TOOLS = (
+    ("dot", "graphviz", "pictures"),
+    ("busybox", "busybox-static", "the root filesystem 'busybox'"),
+    ("bash", "bash", "cells with %%ns"),
+    ("unshare", "util-linux", "the shell scripts that trace.shell() prints"),
+)
+
+
+def equipment(machine: Machine) -> Iterator[Check]:
+    for controller in CONTROLLERS:
+        yield _controller(machine, controller)
+    yield from _id_maps(machine)
+    for tool, package, use in TOOLS:
+        if machine.find(tool):
+            yield Check(tool, "ok", f"{tool} is here, for {use}")
+        else:
+            yield Check(tool, "part", f"{tool} is not here; it is needed for {use}", f"apt-get install {package}")
+
+
+def _controller(machine: Machine, name: str) -> Check:
+    """Limits need the controller in a cgroup v2 tree in which one may make cgroups. cgroups(7)"""
+    title = f"cgroup.{name}"
+    for mount in machine.mounts:
+        if mount.fstype == "cgroup2" and name in machine.read(f"{mount.target}/cgroup.controllers").split():
+            own = next((line[3:] for line in machine.read("proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
+            folder = mount.target + own.rstrip("/")
+            if "ro" not in mount.options and os.access(machine.path(folder), os.W_OK):
+                return Check(title, "ok", f"v2, at {mount.target}")
+            return Check(
+                title, "part", f"v2, but this user may not make cgroups in {folder}: no limits on {name}",
+                "systemd-run --user --scope -p Delegate=yes jupyter lab",
+            )  # fmt: skip
+    for mount in machine.mounts:
+        if mount.fstype == "cgroup" and name in mount.super_options:
+            return Check(
+                title, "part", f"v1, at {mount.target}: no limits on {name}, which need v2",
+                "boot the machine with cgroup_no_v1=all on the kernel's command line (systemd.unified_cgroup_hierarchy=1)",
+            )  # fmt: skip
+    return Check(
+        title, "part", f"neither cgroup v2 nor v1 offers it: no limits on {name}",
+        "as root: mount -t cgroup2 cgroup2 /sys/fs/cgroup, on a kernel with that controller",
+    )  # fmt: skip
+
+
+def _id_maps(machine: Machine) -> Iterator[Check]:
+    use = "more than one id in a user namespace, without being root"
+    missing = [tool for tool in ("newuidmap", "newgidmap") if not machine.find(tool)]
+    if missing:
+        yield Check(
+            "newuidmap", "part", f"{' and '.join(missing)} not here; needed for {use}", "as root: apt-get install uidmap"
+        )
+    elif not _has_power(machine.find("newuidmap")):
+        yield Check(
+            "newuidmap", "part", f"newuidmap is neither setuid nor has file capabilities; needed for {use}",
+            "as root: chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap, on a filesystem mounted without nosuid",
+        )  # fmt: skip
+    else:
+        yield Check("newuidmap", "ok", f"newuidmap is here, for {use}")
+    ranges = privilege.subordinate("uid", machine.path("etc"))
+    if ranges:
+        text = ", ".join(f"{count} from {first}" for first, count in ranges)
+        yield Check("subordinate-ids", "ok", f"subordinate uids: {text}")
+    elif not machine.is_privileged:
+        yield Check(
+            "subordinate-ids", "part", "this user has no subordinate ids: one id inside is all there is",
+            "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+        )  # fmt: skip
+
+
+def _has_power(path: str) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & stat.S_ISUID or "security.capability" in os.listxattr(path))
+    except OSError:
+        return False
