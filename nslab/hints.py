@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from errno import (
     EACCES,
     EBUSY,
+    EDQUOT,
     EEXIST,
     EINVAL,
     ENAMETOOLONG,
@@ -380,6 +381,21 @@ def _fork(errno: int, **_: Any) -> str:
     return _dead_init() if errno == ENOMEM else ""
 
 
+def _keyctl(errno: int, **_: Any) -> str:
+    if errno == EDQUOT:
+        return (
+            f"uid {os.getuid()} has as many keys as one user may have (/proc/key-users, /proc/sys/kernel/keys/maxkeys), and a "
+            "session keyring is one.\nwhat to do: end containers, or let root raise that limit. keyrings(7)"
+        )
+    return ""
+
+
+def _seccomp(errno: int, **_: Any) -> str:
+    if errno in (EINVAL, ENOSYS):
+        return "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER), or a sandbox around this process keeps them away."
+    return ""
+
+
 _RULES: dict[str, Callable[..., str]] = {
     "unshare": _new,
     "clone3": _new,
@@ -397,4 +413,6 @@ _RULES: dict[str, Callable[..., str]] = {
     "execve": _execve,
     "posix_spawn": _execve,
     "fork": _fork,
+    "keyctl": _keyctl,
+    "seccomp": _seccomp,
 }

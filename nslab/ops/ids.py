@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 
 from nslab import procfs, syscalls
+from nslab.model import IdRange
 from nslab.ops.base import Context, Op
+from nslab.ops.spaces import IdMaps
 from nslab.syscalls import guard
+
+
+def as_one_command(script: str) -> str:
+    """A script of several lines as one command."""
+    return f"sh -c {shlex.quote(script)}" if "\n" in script else script
 
 
 @dataclass(frozen=True)
 class SetIds(Op):
     """Become another user: groups first, then gid, then uid, since the last takes away the right to do the others.
 
-    Where /proc/self/setgroups says deny the groups stay as they are; ``denied`` tells the script that it does.
+    Where /proc/self/setgroups says deny the groups stay as they are; ``denied`` tells it to the script, and to a process that
+    has a /proc of another PID namespace.
     """
 
     uid: int
@@ -23,7 +32,7 @@ class SetIds(Op):
     denied: bool = False
 
     def perform(self, context: Context) -> None:
-        if os.access("/proc/self/setgroups", os.R_OK) and procfs.setgroups() == "deny":
+        if self.denied or (os.access("/proc/self/setgroups", os.R_OK) and procfs.setgroups() == "deny"):
             if os.getgid() != self.gid:
                 syscalls.setresgid(self.gid, self.gid, self.gid)
         else:
@@ -41,28 +50,33 @@ class SetIds(Op):
         return f"setpriv --reuid {self.uid} --regid {self.gid} {groups}"
 
     def wrap(self, inner: str) -> str:
-        if "\n" in inner:
-            import shlex
-
-            inner = f"sh -c {shlex.quote(inner)}"
-        return f"{self.shell()} {inner}"
+        return f"{self.shell()} {as_one_command(inner)}"
 
 
 @dataclass(frozen=True)
 class BecomeRoot(Op):
-    """Be uid 0 and gid 0 of this user namespace, where they are mapped and one is not there yet."""
+    """Be uid 0 and gid 0 of this user namespace, where they are mapped and one is not there yet.
+
+    ``maps`` are its maps, for a process that joined a PID namespace: the /proc that it sees there does not know it.
+    """
+
+    maps: IdMaps | None = None
 
     def prepare(self, context: Context) -> list[guard.Prepared] | None:
         return [] if context.root else None
 
     def perform(self, context: Context) -> None:
-        if os.getuid() != 0 and _mapped("uid"):
-            if os.getgid() != 0 and _mapped("gid"):
-                if procfs.setgroups() != "deny":
+        if os.getuid() != 0 and self._mapped("uid"):
+            if os.getgid() != 0 and self._mapped("gid"):
+                if (self.maps.setgroups if self.maps else procfs.setgroups()) != "deny":
                     syscalls.setgroups(())
                 syscalls.setresgid(0, 0, 0)
             syscalls.setresuid(0, 0, 0)
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+    def _mapped(self, which: str) -> bool:
+        lines: tuple[IdRange, ...] = getattr(self.maps, which) if self.maps else procfs.id_map("self", which)
+        return any(line.inside == 0 for line in lines)
 
     def describe(self) -> str:
         return "be root of the new user namespace"
@@ -72,7 +86,3 @@ class BecomeRoot(Op):
 
     def wrap(self, inner: str) -> str:
         return inner  # unshare --map-root-user and nsenter --user do it by themselves
-
-
-def _mapped(which: str) -> bool:
-    return any(line.inside == 0 for line in procfs.id_map("self", which))

@@ -17,7 +17,10 @@ MOUNT_FLAGS = {
     "MS_SLAVE": 0x80000, "MS_SHARED": 0x100000,
 }  # fmt: skip
 UMOUNT_FLAGS = {"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
-PRCTL_OPTIONS = {1: "PR_SET_PDEATHSIG", 4: "PR_SET_DUMPABLE", 15: "PR_SET_NAME", 36: "PR_SET_CHILD_SUBREAPER"}
+PRCTL_OPTIONS = {
+    1: "PR_SET_PDEATHSIG", 4: "PR_SET_DUMPABLE", 15: "PR_SET_NAME", 24: "PR_CAPBSET_DROP", 36: "PR_SET_CHILD_SUBREAPER",
+    38: "PR_SET_NO_NEW_PRIVS", 47: "PR_CAP_AMBIENT",
+}  # fmt: skip
 RESOLVE_FLAGS = {
     "RESOLVE_NO_XDEV": 1, "RESOLVE_NO_MAGICLINKS": 2, "RESOLVE_NO_SYMLINKS": 4, "RESOLVE_BENEATH": 8, "RESOLVE_IN_ROOT": 16,
 }  # fmt: skip
@@ -100,6 +103,8 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "posix_spawn": (text, words),
     "prctl": (one_of(PRCTL_OPTIONS), str),
     "ioctl": (fd, one_of(IOCTLS), text, bits(INTERFACE_FLAGS)),
+    "seccomp": (one_of({1: "SECCOMP_SET_MODE_FILTER"}), str, "{} instructions".format),
+    "keyctl": (one_of({1: "KEYCTL_JOIN_SESSION_KEYRING"}), text),
     "kill": (str, signals),
     "pidfd_send_signal": (fd, signals),
     "signalfd": (signals,),
