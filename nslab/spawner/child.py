@@ -63,6 +63,11 @@ def live(
                 report.wait()
             op.execute(context)
         main = _start(request.work, context, report, worker, start)
+        if request.bare:
+            from nslab.spawner.minimal import become  # the spawner has loaded it
+
+            report.send("execve", 0)
+            become(context.fds["image"], report.fd, context.fds["waits"])
         report.send("ready", main)
         close_others((report.fd, signals))
         guard.name_process(request.title)

@@ -245,7 +245,7 @@ class Spawner:
 
     def start(
         self, plan: Plan, *, work: Work = None, fds: Mapping[str, Any], title: str = "nslab-run", borrowed: bool = False,
-        lone: bool = False, stay: bool = False, stepwise: bool = False,
+        lone: bool = False, stay: bool = False, stepwise: bool = False, bare: bool = False,
     ) -> Child:  # fmt: skip
         """Ask for a process. ``fds`` are the descriptors that plan and work need, by name; they stay the caller's."""
         if isinstance(work, Execute) and work.env == self.env:
@@ -255,7 +255,7 @@ class Spawner:
         child.spawner = self
         with theirs:
             everything = {"reply": theirs, **fds}
-            request = Start(plan.ops, work, tuple(everything), title, lone, stay, stepwise)
+            request = Start(plan.ops, work, tuple(everything), title, lone, stay, stepwise, bare)
             self._send(self._borrowed if borrowed else self.control, request, everything)
         return child
 

@@ -45,6 +45,7 @@ class Start:
     """Make a process by ``ops``, and let it do ``work``. ``fds`` names the descriptors of the message, in order.
 
     ``lone``: it ends, and all below it, when the work does. ``stay``: it remains when there is nothing left below it.
+    ``bare``: it has no work, and becomes the minimal init, which holds no descriptor; the spawner ends it.
     """
 
     ops: tuple[Op, ...]
@@ -54,6 +55,7 @@ class Start:
     lone: bool = False
     stay: bool = False
     stepwise: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True)

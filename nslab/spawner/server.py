@@ -11,6 +11,7 @@ import gc
 import os
 import resource
 import select
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -40,6 +41,9 @@ class Server:
         self.machine = machine
         self.children: dict[int, int] = {}  # PID -> the descriptor on which it is answered
         self.untold: dict[int, list[Any]] = {}  # PID -> the calls that made it, as long as nobody was told of it
+        self.bare: dict[int, int] = {}  # the descriptor on which it is answered -> PID, of an init that cannot see it close
+        self.becoming: dict[int, int] = {}  # a pipe that ends when such a process executes its program -> its reply descriptor
+        self.poller = select.poll()
         self.borrowed = 0  # the PID of the second server
         self.reaper = Reaper()
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -51,15 +55,21 @@ class Server:
         gc.collect()
         gc.freeze()  # what is here now is never looked at again, so that children share its pages
         gc.disable()
-        poller = select.poll()
         for fd in (self.control, self.signals, self.watchdog):
-            poller.register(fd, select.POLLIN)
+            self.poller.register(fd, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poller.poll(PATIENCE if self.untold else None)}
+            ready = {fd for fd, _ in self.poller.poll(PATIENCE if self.untold else None)}
             if not ready:
                 self.announce()
             if self.watchdog in ready:
                 break
+            for fd in ready & self.becoming.keys():
+                self.poller.unregister(fd)
+                os.close(fd)
+                tell(self.becoming.pop(fd), [], "ready", 0)
+            for fd in ready & self.bare.keys():
+                self.poller.unregister(fd)
+                os.kill(self.bare.pop(fd), signal.SIGKILL)
             if self.signals in ready:
                 os.read(self.signals, 128 * 64)
                 self.reap()
@@ -95,6 +105,8 @@ class Server:
         else:
             self.children[pid] = reply
             self.untold[pid] = calls
+            if isinstance(message, Start) and message.bare:
+                self.watch(pid, reply, fds.pop("executes"))
             if not (isinstance(message, Start) and message.lone):
                 self.announce()
         finally:
@@ -118,6 +130,11 @@ class Server:
             rest = rest[1:]
         work = request.work
         start = prepared(work, work.argv[0], fds) if isinstance(work, Execute) and "/" in work.argv[0] else None
+        if request.bare:
+            from nslab.spawner import minimal
+
+            fds["image"] = minimal.image()
+            fds["executes"], fds["waits"] = os.pipe()
         mapped, written = os.pipe() if maps and not by_itself else (-1, -1)
         try:
             pid = new.execute(context) if new and kinds else _fork()
@@ -135,6 +152,13 @@ class Server:
                 if fd >= 0:
                     os.close(fd)
         return pid
+
+    def watch(self, pid: int, reply: int, executes: int) -> None:
+        """Say when the minimal init runs, and end it when the notebook's end of its channel is closed: it holds nothing."""
+        self.bare[reply] = pid
+        self.becoming[executes] = reply
+        for fd in (reply, executes):
+            self.poller.register(fd, 0)
 
     def write_maps(self, pid: int, maps: IdMaps) -> None:
         """Write the id maps of the new user namespace that process ``pid`` is in, from outside it."""
@@ -199,6 +223,8 @@ class Server:
             if reply is not None:
                 self.reaper.end_orphans(self.children)
                 tell(reply, self.untold.pop(pid, []), "gone", status)
+                if self.bare.pop(reply, 0):
+                    self.poller.unregister(reply)
                 os.close(reply)
 
 
