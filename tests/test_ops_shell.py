@@ -16,6 +16,7 @@ import pytest
 
 import nslab
 from nslab import ops
+from nslab.container.hardening import confinement
 from nslab.model import KINDS, IdRange
 from nslab.ops import IdMaps, Plan
 
@@ -30,7 +31,7 @@ sed -n "s/^Cap\(Eff\|Prm\|Inh\|Amb\|Bnd\):/capabilities \1/p; s/^NoNewPrivs/no n
 sed "s/^[0-9]* [0-9]* [0-9:]* /mount /; s/shared:[0-9]*/shared/; s/master:[0-9]*/master/; s/uid=[0-9]*//" /proc/self/mountinfo
 echo "working directory $(pwd)"
 """
-SMALL = 64  # a PID that only a young PID namespace has
+SMALL = 300  # a PID that only a young PID namespace has: those below are not handed out again
 
 
 def seen(text: str) -> list[str]:
@@ -192,6 +193,26 @@ def test_a_container_and_all_that_ran_in_it() -> None:
     assert by_hand(web.trace.shell()) == one + two
 
 
+def test_a_hardened_container() -> None:
+    """All but the keyring and the filter, which no tool can make."""
+    hidden = PROBE + "ulimit -n; ulimit -c; cat /proc/keys /proc/interrupts"
+    with nslab.Container("web", hardened=True, hostname="web") as web:
+        one = seen(web.run(hidden).stdout)
+        two = seen(web.run(PROBE, cwd="/tmp").stdout)
+    text = web.trace.shell()
+    assert by_hand(text) == one + two
+    assert "capabilities Bnd" in "\n".join(one)
+    assert [
+        line for line in one if line.startswith("mount / /proc/interrupts") or line.startswith("mount /null /proc/interrupts")
+    ]
+
+
+@pytest.mark.requires("root")
+def test_another_user_of_a_hardened_container() -> None:
+    lines = both(lambda: nslab.run(PROBE, hardened=True, user=33))
+    assert "ids 33 33 groups 33" in lines
+
+
 def test_a_container_made_step_by_step() -> None:
     with nslab.Stepper(isolate="user uts pid mnt", hostname="web") as stepper:
         made = seen(stepper.finish().run(PROBE).stdout)
@@ -301,6 +322,13 @@ def test_what_no_tool_can_do_is_a_comment() -> None:
     assert len(here) == len([name for name in ops.__all__ if name not in ("Context", "Execute", "IdMaps", "Op", "Plan")])
     assert {text for text in here if text.startswith(("#", ":"))} == {ops.Adopt().shell(), ops.BecomeRoot().shell()}
     assert ops.BecomeRoot().wrap("x") == "x"
+
+
+def test_what_no_tool_can_do_for_a_hardened_container() -> None:
+    texts = [op.shell() for op in confinement()]
+    assert [text.split(":")[0] for text in texts if text.startswith("#")] == ["# no standard tool"] * 3
+    assert len(texts) == 6
+    assert [op.wrap("x") for op in confinement()][-1] == "x"
 
 
 def test_orders_that_are_python_are_a_comment() -> None:

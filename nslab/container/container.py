@@ -9,6 +9,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -37,7 +38,7 @@ def run(
     mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, input: str | bytes | None = None,
     timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
     user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False, attach: bool = False,
-    max_output: int = running.MAX_OUTPUT,
+    max_output: int = running.MAX_OUTPUT, hardened: bool = False,
 ) -> Result:  # fmt: skip
     """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
 
@@ -48,14 +49,23 @@ def run(
     ``user`` say where and as whom; ``stream`` shows output as it comes (True, or a function of text and "stdout" or "stderr"),
     ``tty`` gives it a terminal, ``text=False`` keeps bytes, ``max_output`` is how many bytes of each stream are kept.
     ``attach`` gives it the standard streams and the signals of this process, and keeps no output: for a program in a terminal,
-    where ``tty`` makes it interactive.
+    where ``tty`` makes it interactive. ``hardened`` runs it in a container with all that Container(hardened=True) adds.
 
     SpecError before anything is made; SyscallError when a step fails, with nothing left.
     """
     request = Request.checked(
         isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
-        clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls,
+        clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened,
     )  # fmt: skip
+    options: dict[str, Any] = {
+        "input": input, "timeout": timeout, "check": check, "text": text, "stream": stream, "tty": tty, "attach": attach,
+        "max_output": max_output,
+    }  # fmt: skip
+    if hardened:
+        running.checked(input, timeout, stream, max_output)
+        plans.work(command, env=env, cwd=cwd, user=user)
+        with Container._of(request) as container:
+            return container._run(container._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
     spawner = ensure()
     work = plans.work(command, env=env, cwd=_folder(cwd, os.getcwd(), spawner.cwd), user=user, tty=tty)
     ops = request.ops(spawner)
@@ -66,10 +76,7 @@ def run(
         emit_script(plan)
         return spawner.start(plan, work=work, fds=fds, borrowed=plans.is_borrowed(plan), lone=True)
 
-    return running.complete(
-        start, work.argv, lone=True, input=input, timeout=timeout, check=check, text=text, stream=stream, tty=tty,
-        attach=attach, max_output=max_output,
-    )  # fmt: skip
+    return running.complete(start, work.argv, lone=True, **options)
 
 
 # The containers that have a name and live in this process; the last one of a name counts.
@@ -84,7 +91,9 @@ class Container:
     subordinate ones), or lines of (inside, outside, count). ``setgroups`` is "allow" or "deny". ``clock`` needs time:
     {"monotonic": "+1d", "boottime": 3600}, in seconds. ``proc="old"`` leaves the machine's /proc in sight. ``loopback`` turns
     "lo" on (needs net). ``mqueue`` is the folder at which POSIX message queues show as files (needs ipc and mnt). ``sysctls``
-    are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}.
+    are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}. ``hardened`` closes what namespaces
+    leave open, for the container and for every command that enters it, and isolates every kind but time: see
+    docs/hardened.md, also for what it does not promise.
 
     It starts at once and ends with close(), at the end of a ``with``, when it is dropped, or with this process.
     ``trace`` has every system call that was made for it.
@@ -94,13 +103,24 @@ class Container:
         self, name: str = "", *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
-        mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None,
+        mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
     ):  # fmt: skip
         self.name = spec.text("name", name)
         request = Request.checked(
             isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
-            clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls,
+            clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened,
         )  # fmt: skip
+        self._make(request)
+
+    @classmethod
+    def _of(cls, request: Request) -> Container:
+        """One without a name, from what was checked before."""
+        container = cls.__new__(cls)
+        container.name = ""
+        container._make(request)
+        return container
+
+    def _make(self, request: Request) -> None:
         self._begin(request)
         with record(self.trace):
             self._child = self._start(stepwise=False)
@@ -114,20 +134,24 @@ class Container:
     def _begin(self, request: Request) -> None:
         self.trace = Trace()
         self.kinds = request.kinds
+        self._request = request
         self._spawner = ensure()
         with record(self.trace):
-            self._plan = Plan(request.ops(self._spawner))
+            ops = request.ops(self._spawner)
+        self._plan = Plan((*ops, *request.confinement()))
         self._borrowed = plans.is_borrowed(self._plan)
         self._kept: list[Child] = []  # what entered, and may have left something behind
         self._stopped: Stopped | None = None
-        self._script = _Script(self._plan, "cd /\n" if "mnt" in self.kinds else "")
+        shell = Plan(request.confinement()).script('exec "${SHELL:-sh}"')
+        self._script = _Script(Plan(ops), "cd /\n" if "mnt" in self.kinds else "", shell)
         self.trace.add_script(self._script)
         emit_script(self._script)
 
     def _start(self, *, stepwise: bool) -> Child:
         return self._spawner.start(
-            self._plan, fds={}, title=f"nslab-init {self.name}", borrowed=self._borrowed, stay=True, stepwise=stepwise
-        )
+            self._plan, fds={}, title=f"nslab-init {self.name}", borrowed=self._borrowed, stay=True, stepwise=stepwise,
+            bare=self._request.hardened,
+        )  # fmt: skip
 
     def _running(self) -> None:
         self.pid = self._child.pid
@@ -146,12 +170,15 @@ class Container:
 
         DeadNamespace when the container has ended.
         """
-        work = self._work(command, env=env, cwd=cwd, user=user, tty=tty)
+        options = {
+            "input": input, "timeout": timeout, "check": check, "text": text, "stream": stream, "tty": tty,
+            "max_output": max_output,
+        }  # fmt: skip
+        return self._run(self._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
+
+    def _run(self, work: Execute, options: Mapping[str, Any]) -> Result:
         with record(self.trace):
-            result = running.complete(
-                lambda fds: self._enter(work, fds), work.argv, lone=False, input=input, timeout=timeout, check=check, text=text,
-                stream=stream, tty=tty, max_output=max_output,
-            )  # fmt: skip
+            result = running.complete(lambda fds: self._enter(work, fds), work.argv, lone=False, **options)
         self._script.commands.append(work)
         return result
 
@@ -214,7 +241,8 @@ class Container:
 
     def _work(self, command: spec.Command, *, cwd: spec.Folder | None, **options: Any) -> Execute:
         """A command begins where this process is, or at the root of the container's own mount table."""
-        return plans.fit(plans.work(command, cwd=self._begins(cwd), **options), self._plan.ops)
+        work = plans.fit(plans.work(command, cwd=self._begins(cwd), **options), self._plan.ops)
+        return replace(work, before=self._request.confinement(work.before)) if self._request.hardened else work
 
     def _begins(self, cwd: spec.Folder | None) -> spec.Folder | None:
         return _folder(cwd, "/", "/") if "mnt" in self.kinds else _folder(cwd, os.getcwd(), self._spawner.cwd)
@@ -225,7 +253,11 @@ class Container:
         pidfd = self._child.pidfd
         if pidfd is None or pidfd.readable():
             raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
-        plan = Plan(plans.entering(self.kinds, self.pid), work if isinstance(work, Execute) else None)
+        ops = plans.entering(self.kinds, self.pid, plans.maps_of(self._plan.ops))
+        if self._request.hardened:  # in the process that starts it, which is in sight of those inside
+            ops += work.before if isinstance(work, Execute) else self._request.confinement()
+            work = replace(work, before=()) if isinstance(work, Execute) else work
+        plan = Plan(ops, work if isinstance(work, Execute) else None)
         child = self._spawner.start(plan, work=work, fds={**fds, "init": pidfd}, borrowed=self._borrowed)
         self._kept[:] = [kept for kept in self._kept if kept.gone is None]
         self._kept.append(child)
@@ -374,13 +406,14 @@ def _folder(asked: spec.Folder | None, here: str, initial: str) -> spec.Folder |
 class _Script:
     """How a container was made and what ran in it, as one shell script."""
 
-    def __init__(self, plan: Plan, begin: str):
+    def __init__(self, plan: Plan, begin: str, otherwise: str):
         self.plan = plan
         self.begin = begin
+        self.otherwise = otherwise  # for a container in which nothing ran
         self.commands: list[Execute] = []
 
     def shell(self) -> str:
-        inner = "\n".join(command.shell() for command in self.commands) or 'exec "${SHELL:-sh}"'
+        inner = "\n".join(command.shell() for command in self.commands) or self.otherwise
         return self.plan.script(self.begin + inner) + "\n"
 
 

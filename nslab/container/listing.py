@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nslab import procfs
@@ -17,7 +17,7 @@ from nslab.container import plans
 from nslab.errors import DeadNamespace, SpecError
 from nslab.model import KINDS, ProcessStat
 from nslab.namespaces import Result, running
-from nslab.ops import Plan, spec
+from nslab.ops import Execute, IdMaps, Plan, spec
 from nslab.spawner import Child, Descriptor, ensure
 from nslab.trace import emit_script
 
@@ -124,10 +124,25 @@ def enter(
         kinds = tuple(kind for kind in KINDS if here.get(kind) != there.get(kind))
         folder = (cwd or "/") if "mnt" in kinds else cwd
         work = plans.work(command, env=env, cwd=folder, user=user, tty=tty)
-        plan = Plan(plans.entering(kinds, container.pid), work)
+        plan = _plan(container, kinds, work)
 
         def start(fds: Mapping[str, Any]) -> Child:
             emit_script(plan)
-            return spawner.start(plan, work=work, fds={**fds, "init": pidfd}, lone=True)
+            return spawner.start(plan, work=plan.command, fds={**fds, "init": pidfd}, lone=True)
 
         return running.complete(start, work.argv, lone=True, timeout=timeout, tty=tty, attach=True)
+
+
+def _plan(container: Listed, kinds: tuple[str, ...], work: Execute) -> Plan:
+    """What enters a hardened container is hardened, whoever made that."""
+    maps = None
+    if "user" in kinds:
+        uid, gid = (procfs.id_map(container.pid, which) for which in ("uid", "gid"))
+        maps = IdMaps(uid, gid, procfs.setgroups(container.pid))
+    ops = plans.entering(kinds, container.pid, maps)
+    if container.hardened:
+        from nslab.container import hardening
+
+        ops += hardening.confinement(work.before)
+        work = replace(work, before=())
+    return Plan(ops, work)

@@ -53,16 +53,21 @@ class Request:
     loopback: bool
     mqueue: str | None
     sysctls: Mapping[str, str]
+    hardened: bool
 
     @classmethod
     def checked(
         cls, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
-        mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None,
+        mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
     ) -> Request:  # fmt: skip
         """The same, or SpecError: nothing has been made yet."""
         kinds = spec.kinds(isolate)
+        if hardened:
+            from nslab.container import hardening  # few ask for it
+
+            kinds = hardening.check(kinds, uid_map, gid_map, proc)
         gid = gid_map if gid_map is not None else uid_map if isinstance(uid_map, str) else "single"
         for argument, value, default in (
             ("uid_map", uid_map, "single"),
@@ -81,7 +86,7 @@ class Request:
         return cls(
             kinds, spec.hostname(hostname, kinds), spec.hostname(domainname, kinds, "domainname"), uid_map, gid, setgroups,
             spec.clock(clock, kinds), proc, bool(loopback), spec.folder("mqueue", mqueue, kinds, ("ipc", "mnt")),
-            spec.sysctls(sysctls, kinds),
+            spec.sysctls(sysctls, kinds), bool(hardened),
         )  # fmt: skip
 
     def ops(self, spawner: Spawner) -> tuple[Op, ...]:
@@ -111,17 +116,33 @@ class Request:
         if self.mqueue:
             ops.append(Mount("mqueue", self.mqueue, "mqueue", ("MS_NOSUID", "MS_NODEV", "MS_NOEXEC")))
         ops += [WriteFile(path, text) for path, text in self.sysctls.items()]
+        if self.hardened:
+            from nslab.container import hardening
+
+            return hardening.added(ops)
         return tuple(ops)
 
+    def confinement(self, before: tuple[Op, ...] = ()) -> tuple[Op, ...]:
+        """What init, and each command that enters, gives up at last; ``before`` may have the user that it becomes then."""
+        if not self.hardened:
+            return before
+        from nslab.container import hardening
+
+        return hardening.confinement(before)
+
     def maps(self, around: IdMaps | None) -> IdMaps:
+        if self.hardened:
+            from nslab.container import hardening
+
+            return hardening.id_maps(self.uid_map, self.gid_map, self.setgroups, around)
         return privilege.id_maps(self.uid_map, self.gid_map, self.setgroups, around)
 
 
-def entering(kinds: tuple[str, ...], pid: int) -> tuple[Op, ...]:
+def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None) -> tuple[Op, ...]:
     """The ops of a process that joins a container of these kinds, whose init has this PID and the pidfd named "init"."""
     ops: list[Op] = [Join("init", pid, kinds)]
     if "user" in kinds:
-        ops.append(BecomeRoot(implied=WHY_ROOT))
+        ops.append(BecomeRoot(maps, implied=WHY_ROOT))
     if "pid" not in kinds:
         ops.append(Adopt(implied=WHY_ADOPT))
     return tuple(ops)
@@ -141,10 +162,16 @@ def work(
 
 def fit(work: Execute, ops: tuple[Op, ...]) -> Execute:
     """The same work; its script leaves the groups alone where setgroups(2) is denied after these ops."""
-    maps = [op.maps for op in ops if isinstance(op, NewNamespaces | Borrow) and op.maps]
-    if not work.before or not maps or maps[-1].setgroups != "deny":
+    maps = maps_of(ops)
+    if not work.before or not maps or maps.setgroups != "deny":
         return work
     return replace(work, before=tuple(replace(op, denied=True) if isinstance(op, SetIds) else op for op in work.before))
+
+
+def maps_of(ops: tuple[Op, ...]) -> IdMaps | None:
+    """The id maps of the user namespace that these ops end up in; None for the machine's own."""
+    maps = [op.maps for op in ops if isinstance(op, NewNamespaces | Borrow) and op.maps]
+    return maps[-1] if maps else None
 
 
 def identity(user: str | int) -> SetIds:

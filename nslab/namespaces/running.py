@@ -178,7 +178,7 @@ def complete(
 
     With ``lone`` all that it left behind has ended too. Interrupting the wait, or a timeout (in seconds), ends the command.
     """
-    data = _checked(input, timeout, stream, max_output)
+    data = checked(input, timeout, stream, max_output)
     if attach:
         from nslab.namespaces import attached
 
@@ -222,7 +222,7 @@ def check_timeout(timeout: Any) -> None:
         raise SpecError("timeout", "must be at least 0 seconds")
 
 
-def _checked(given: Any, timeout: Any, stream: Any, max_output: Any) -> bytes | None:
+def checked(given: Any, timeout: Any, stream: Any, max_output: Any) -> bytes | None:
     """The input as bytes; SpecError when one of these cannot be."""
     check_timeout(timeout)
     if not isinstance(max_output, int) or max_output < 0:

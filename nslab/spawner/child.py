@@ -67,7 +67,7 @@ def live(
             from nslab.spawner.minimal import become  # the spawner has loaded it
 
             report.send("execve", 0)
-            become(context.fds["image"], report.fd, context.fds["waits"])
+            become(context.fds["image"], request.title, report.fd, context.fds["waits"])
         report.send("ready", main)
         close_others((report.fd, signals))
         guard.name_process(request.title)

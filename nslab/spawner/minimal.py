@@ -54,10 +54,10 @@ def image() -> int:
     return fd
 
 
-def become(fd: int, *keep: int) -> NoReturn:
+def become(fd: int, title: str, *keep: int) -> NoReturn:
     """Let this process, which is PID 1, be that program: without a descriptor, an environment, or a folder of the machine.
 
-    ``keep`` are open until then, to say that it could not be done, or that it was.
+    ``title`` is its command line; ``keep`` are open until then, to say that it could not be done, or that it was.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -68,4 +68,4 @@ def become(fd: int, *keep: int) -> NoReturn:
         os.closerange(low, kept)
         low = kept + 1
     os.closerange(low, 1 << 20)
-    os.execve(fd, ["nslab-init"], {})
+    os.execve(fd, title.split(" ", 1), {})

@@ -112,6 +112,13 @@ class Actions:
     def do_forget(self) -> None:
         nslab.Container("forgotten", isolate=self.kinds()).popen(self.litter() + f"\n{FOREVER}")
 
+    def do_harden(self) -> None:
+        box = nslab.Container("hard", hardened=True)
+        box.popen(self.litter(FOREVER))
+        box.run(self.litter())
+        if self.random.random() < 0.5:
+            self.kept.append(box)
+
     def do_popen(self) -> None:
         box = self.container()
         command = box.popen(self.litter() + f"\nexec {FOREVER}")
