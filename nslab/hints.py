@@ -146,6 +146,9 @@ def _dead_init() -> str:
 
 
 def _user_refused() -> str:
+    chroot = "a process in a chroot may not make a user namespace"
+    if not os.path.exists("/proc/self"):
+        return f"{chroot}, and this one, which finds no /proc here, seems to be in one. user_namespaces(7)"
     for path, blocked, name in (
         ("sys/kernel/apparmor_restrict_unprivileged_userns", b"1", "AppArmor restricts user namespaces"),
         ("sys/kernel/unprivileged_userns_clone", b"0", "ordinary users may not make user namespaces"),
@@ -162,7 +165,7 @@ def _user_refused() -> str:
         )
     if procfs.status().get("Seccomp") == "2":
         return "a seccomp filter around this process refuses it (Seccomp: 2 in /proc/self/status), as container engines do."
-    return "a process in a chroot may not make a user namespace, nor one that a security module stops. user_namespaces(7)"
+    return f"{chroot}, nor one that a security module stops. user_namespaces(7)"
 
 
 def _setns(errno: int, flags: int = 0, fd: int = -1, **_: Any) -> str:

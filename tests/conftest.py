@@ -62,6 +62,10 @@ def _has_subids(_: str) -> bool:
     return bool(shutil.which("newuidmap")) and has_range("/etc/subuid") and has_range("/etc/subgid")
 
 
+def _is_initial(kind: str) -> bool:
+    return os.stat(f"/proc/self/ns/{kind}").st_ino == {"pid": 4026531836, "user": 4026531837}[kind]  # on every kernel
+
+
 def _has_linux(version: str) -> bool:
     release, wanted = ([int(number) for number in re.findall(r"\d+", text)[:2]] for text in (os.uname().release, version))
     return release >= wanted
@@ -87,6 +91,7 @@ REQUIREMENTS = {
         "needs newuidmap and a range of subordinate ids",
         "apt-get install uidmap, and a line for the user in /etc/subuid and /etc/subgid",
     ),
+    "initial": Requirement(_is_initial, "needs to be in the initial namespace of kind {}", "run it outside any container"),
     "linux": Requirement(_has_linux, "needs Linux {}", "a newer kernel"),
     "tool": Requirement(lambda name: shutil.which(name) is not None, "needs {}", "make test DEPS=install"),
     "python": Requirement(_has_python, "needs Python {}", "install it where PATH or ~/.pyenv/versions has it"),
