@@ -219,6 +219,27 @@ def test_a_container_made_step_by_step() -> None:
     assert by_hand(stepper.trace.shell()) == made
 
 
+NEW = ["", "uts", "pid mnt", "time", "user", "user uts pid mnt"]
+SHARED = ["net", "net ipc", "net pid", "user net"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "join"), [(new, shared) for new in NEW for shared in SHARED if not {*new.split()} & {*shared.split()}]
+)
+def test_shared_and_new_at_once(kinds: str, join: str) -> None:
+    with nslab.Container(isolate="user net ipc pid") as web:
+        lines = both(lambda: nslab.run(PROBE, isolate=kinds, join={join: web}))
+        assert own(lines) == {*kinds.split(), *join.split()} | BORROWED
+
+
+def test_a_container_that_shares() -> None:
+    with nslab.Container(isolate="uts net", hostname="shared") as web:
+        with nslab.Container(isolate="mnt pid", join={"uts net": web}) as log:
+            made = seen(log.run(PROBE).stdout)
+        assert by_hand(log.trace.shell()) == made
+        assert "host name shared" in made
+
+
 # -- orders of a steered process ---------------------------------------------------------------------------------------
 
 

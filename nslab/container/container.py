@@ -20,8 +20,8 @@ from nslab.container.pausing import Stopped
 from nslab.container.plans import Request
 from nslab.container.waiting import Condition
 from nslab.errors import CommandTimeout, DeadNamespace, SpecError
-from nslab.model import Capabilities, Membership, NamespaceMap
-from nslab.namespaces import running
+from nslab.model import KINDS, Capabilities, Membership, NamespaceMap
+from nslab.namespaces import joining, running
 from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink, Streams
@@ -38,24 +38,26 @@ def run(
     mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, input: str | bytes | None = None,
     timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
     user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False, attach: bool = False,
-    max_output: int = running.MAX_OUTPUT, hardened: bool = False,
+    max_output: int = running.MAX_OUTPUT, hardened: bool = False, join: Mapping[str, Any] | None = None,
 ) -> Result:  # fmt: skip
     """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
 
     ``command`` is text for sh, or a list. ``isolate`` names the kinds of namespace that are new ("uts pid", a list, "all");
     ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue`` and
-    ``sysctls`` say what they hold, as for Container. ``input`` is given to standard input (else /dev/null), ``timeout`` is in
-    seconds (then CommandTimeout), ``check`` raises CommandError on failure, ``env`` replaces the environment, ``cwd`` and
-    ``user`` say where and as whom; ``stream`` shows output as it comes (True, or a function of text and "stdout" or "stderr"),
-    ``tty`` gives it a terminal, ``text=False`` keeps bytes, ``max_output`` is how many bytes of each stream are kept.
-    ``attach`` gives it the standard streams and the signals of this process, and keeps no output: for a program in a terminal,
-    where ``tty`` makes it interactive. ``hardened`` runs it in a container with all that Container(hardened=True) adds.
+    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue`` and
+    ``sysctls`` say what they hold, and ``join`` which are shared with somebody, as for Container. ``input`` is given to
+    standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout), ``check`` raises CommandError on
+    failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom; ``stream`` shows output as it comes
+    (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal, ``text=False`` keeps bytes,
+    ``max_output`` is how many bytes of each stream are kept. ``attach`` gives it the standard streams and the signals of this
+    process, and keeps no output: for a program in a terminal, where ``tty`` makes it interactive. ``hardened`` runs it in a
+    container with all that Container(hardened=True) adds.
 
     SpecError before anything is made; SyscallError when a step fails, with nothing left.
     """
     request = Request.checked(
         isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
-        clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened,
+        clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened, join=join,
     )  # fmt: skip
     options: dict[str, Any] = {
         "input": input, "timeout": timeout, "check": check, "text": text, "stream": stream, "tty": tty, "attach": attach,
@@ -68,13 +70,14 @@ def run(
             return container._run(container._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
     spawner = ensure()
     work = plans.work(command, env=env, cwd=_folder(cwd, os.getcwd(), spawner.cwd), user=user, tty=tty)
-    ops = request.ops(spawner)
+    way = request.way(spawner)
+    ops = request.ops(way)
     work = plans.fit(work, ops)
     plan = Plan(ops, work)
 
     def start(fds: Mapping[str, Any]) -> Child:
         emit_script(plan)
-        return spawner.start(plan, work=work, fds=fds, borrowed=plans.is_borrowed(plan), lone=True)
+        return spawner.start(plan, work=work, fds={**fds, **way.fds}, borrowed=plans.is_borrowed(plan), lone=True)
 
     return running.complete(start, work.argv, lone=True, **options)
 
@@ -91,9 +94,10 @@ class Container:
     subordinate ones), or lines of (inside, outside, count). ``setgroups`` is "allow" or "deny". ``clock`` needs time:
     {"monotonic": "+1d", "boottime": 3600}, in seconds. ``proc="old"`` leaves the machine's /proc in sight. ``loopback`` turns
     "lo" on (needs net). ``mqueue`` is the folder at which POSIX message queues show as files (needs ipc and mnt). ``sysctls``
-    are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}. ``hardened`` closes what namespaces
-    leave open, for the container and for every command that enters it, and isolates every kind but time: see
-    docs/hardened.md, also for what it does not promise.
+    are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}. ``join`` shares namespaces that
+    are there, by kind: {"net": web, "ipc": 4711}, with a Container, a Process, a Namespace, or the PID of any process,
+    whoever made it. ``hardened`` closes what namespaces leave open, for the container and for every command that enters it,
+    and isolates every kind but time: see docs/hardened.md, also for what it does not promise.
 
     It starts at once and ends with close(), at the end of a ``with``, when it is dropped, or with this process.
     ``trace`` has every system call that was made for it.
@@ -104,11 +108,12 @@ class Container:
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
         mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
+        join: Mapping[str, Any] | None = None,
     ):  # fmt: skip
         self.name = spec.text("name", name)
         request = Request.checked(
             isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
-            clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened,
+            clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened, join=join,
         )  # fmt: skip
         self._make(request)
 
@@ -137,23 +142,28 @@ class Container:
         self._request = request
         self._spawner = ensure()
         with record(self.trace):
-            ops = request.ops(self._spawner)
+            way = request.way(self._spawner)
+            ops = request.ops(way, stay=True)
+        self._way = way.fds  # until it is ready
+        self.joined = way.kinds
+        self._members = tuple(kind for kind in KINDS if kind in self.kinds or kind in way.kinds)
         self._plan = Plan((*ops, *request.confinement()))
         self._borrowed = plans.is_borrowed(self._plan)
         self._kept: list[Child] = []  # what entered, and may have left something behind
         self._stopped: Stopped | None = None
         shell = Plan(request.confinement()).script('exec "${SHELL:-sh}"')
-        self._script = _Script(Plan(ops), "cd /\n" if "mnt" in self.kinds else "", shell)
+        self._script = _Script(Plan(ops), "cd /\n" if "mnt" in self._members else "", shell)
         self.trace.add_script(self._script)
         emit_script(self._script)
 
     def _start(self, *, stepwise: bool) -> Child:
         return self._spawner.start(
-            self._plan, fds={}, title=f"nslab-init {self.name}", borrowed=self._borrowed, stay=True, stepwise=stepwise,
+            self._plan, fds=self._way, title=f"nslab-init {self.name}", borrowed=self._borrowed, stay=True, stepwise=stepwise,
             bare=self._request.hardened,
         )  # fmt: skip
 
     def _running(self) -> None:
+        self._way = {}
         self.pid = self._child.pid
         if self.name:
             live[self.name] = self
@@ -245,7 +255,7 @@ class Container:
         return replace(work, before=self._request.confinement(work.before)) if self._request.hardened else work
 
     def _begins(self, cwd: spec.Folder | None) -> spec.Folder | None:
-        return _folder(cwd, "/", "/") if "mnt" in self.kinds else _folder(cwd, os.getcwd(), self._spawner.cwd)
+        return _folder(cwd, "/", "/") if "mnt" in self._members else _folder(cwd, os.getcwd(), self._spawner.cwd)
 
     def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
         if self.paused:
@@ -253,7 +263,7 @@ class Container:
         pidfd = self._child.pidfd
         if pidfd is None or pidfd.readable():
             raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
-        ops = plans.entering(self.kinds, self.pid, plans.maps_of(self._plan.ops))
+        ops = plans.entering(self._members, self.pid, plans.maps_of(self._plan.ops))
         if self._request.hardened:  # in the process that starts it, which is in sight of those inside
             ops += work.before if isinstance(work, Execute) else self._request.confinement()
             work = replace(work, before=()) if isinstance(work, Execute) else work
@@ -262,6 +272,11 @@ class Container:
         self._kept[:] = [kept for kept in self._kept if kept.gone is None]
         self._kept.append(child)
         return child
+
+    def joinable(self) -> joining.Target:
+        """What others join of it."""
+        self._must_live()
+        return joining.of_process(self.pid, self._child.pidfd, self._members)
 
     # -- looking at it --------------------------------------------------------------------------------------------------
 
@@ -301,9 +316,9 @@ class Container:
     def membership(self) -> Membership:
         """What a picture shows of it."""
         facts = {}
-        if "uts" in self.kinds and not self.paused:
+        if "uts" in self._members and not self.paused:
             facts["host name"] = self._call(os.uname).nodename  # looking leaves no trace
-        borrowed = ("user",) if self._borrowed and "user" not in self.kinds else ()
+        borrowed = ("user",) if self._borrowed and "user" not in self._members else ()
         return self.namespaces.membership(self.name or "container", borrowed, facts)
 
     def namespace_map(self) -> NamespaceMap:
@@ -382,6 +397,7 @@ class Container:
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
         own = ", ".join(self.kinds) or "nothing"
+        own += f", joined {', '.join(self.joined)}" if self.joined else ""
         state = "ended" if not self.alive else "paused" if self.paused else "running"
         return f"<Container{name}, PID {self.pid}, isolates {own}, {state}>"
 

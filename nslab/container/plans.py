@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nslab.errors import SpecError
-from nslab.namespaces import privilege
+from nslab.namespaces import joining, privilege
 from nslab.namespaces.privilege import MapRequest
 from nslab.ops import (
     Adopt,
@@ -54,6 +55,7 @@ class Request:
     mqueue: str | None
     sysctls: Mapping[str, str]
     hardened: bool
+    join: joining.Targets
 
     @classmethod
     def checked(
@@ -61,13 +63,18 @@ class Request:
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
         mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
+        join: Mapping[str, Any] | None = None,
     ) -> Request:  # fmt: skip
         """The same, or SpecError: nothing has been made yet."""
         kinds = spec.kinds(isolate)
+        joined = joining.checked(join, kinds)
         if hardened:
             from nslab.container import hardening  # few ask for it
 
-            kinds = hardening.check(kinds, uid_map, gid_map, proc)
+            kinds = tuple(kind for kind in hardening.check(kinds, uid_map, gid_map, proc) if kind not in joined)
+            for kind in ("user", "mnt", "pid"):
+                if kind in joined:
+                    raise SpecError("join", f"a hardened container has a {kind} namespace of its own")
         gid = gid_map if gid_map is not None else uid_map if isinstance(uid_map, str) else "single"
         for argument, value, default in (
             ("uid_map", uid_map, "single"),
@@ -86,24 +93,30 @@ class Request:
         return cls(
             kinds, spec.hostname(hostname, kinds), spec.hostname(domainname, kinds, "domainname"), uid_map, gid, setgroups,
             spec.clock(clock, kinds), proc, bool(loopback), spec.folder("mqueue", mqueue, kinds, ("ipc", "mnt")),
-            spec.sysctls(sysctls, kinds), bool(hardened),
+            spec.sysctls(sysctls, kinds), bool(hardened), joined,
         )  # fmt: skip
 
-    def ops(self, spawner: Spawner) -> tuple[Op, ...]:
-        """The plan: namespaces first, then the mount table, /proc, clock and names."""
-        ops: list[Op] = []
-        borrowed = privilege.borrow(spawner)
-        if borrowed:
-            ops.append(borrowed)
-        maps = self.maps(spawner.borrowed if borrowed else None) if "user" in self.kinds else None
-        ops.append(NewNamespaces(self.kinds, maps))
+    def way(self, spawner: Spawner) -> joining.Way:
+        """Where the plan begins: in what is to be joined, if anything is."""
+        return joining.way(self.join, spawner)
+
+    def ops(self, way: joining.Way, *, stay: bool = False) -> tuple[Op, ...]:
+        """The plan: what is joined, then new namespaces, the mount table, /proc, clock and names.
+
+        With ``stay`` the process is to be a member of a PID namespace that it joins, which only a new process can be.
+        """
+        ops: list[Op] = [*way.ops]
+        maps = self.maps(way.around) if "user" in self.kinds else None
+        if self.kinds or not way.kinds or (stay and "pid" in way.kinds):
+            ops.append(NewNamespaces(self.kinds, maps))
         if maps:
             ops.append(BecomeRoot(implied=WHY_ROOT))
         if "pid" not in self.kinds:
             ops.append(Adopt(implied=WHY_ADOPT))
         if "mnt" in self.kinds:
             ops.append(SetPropagation("private", implied=WHY_PRIVATE))
-            if "pid" in self.kinds and self.proc == "new":
+            sees = "pid" in self.kinds or ("pid" in way.kinds and "user" not in self.kinds)  # it may mount a /proc of that one
+            if sees and self.proc == "new":
                 ops.append(MountProc(implied=WHY_PROC))
         if "time" in self.kinds:
             ops.append(NewTime(self.clock))
@@ -170,7 +183,7 @@ def fit(work: Execute, ops: tuple[Op, ...]) -> Execute:
 
 def maps_of(ops: tuple[Op, ...]) -> IdMaps | None:
     """The id maps of the user namespace that these ops end up in; None for the machine's own."""
-    maps = [op.maps for op in ops if isinstance(op, NewNamespaces | Borrow) and op.maps]
+    maps = [op.maps for op in ops if isinstance(op, NewNamespaces | Borrow | BecomeRoot) and op.maps]
     return maps[-1] if maps else None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
 from nslab.model import Capabilities, Membership, NamespaceMap, flags_of
-from nslab.namespaces import privilege, running
+from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.handle import Namespace
 from nslab.namespaces.orders import Order, Script
@@ -297,6 +297,10 @@ class Process:
     def clocks(self) -> Clocks:
         """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
         return Clocks(lambda: self._call(read_clocks))
+
+    def joinable(self) -> joining.Target:
+        """What others join of it."""
+        return joining.of_process(self.pid, None if self._ended else self._pidfd)
 
     def _shares(self, kind: str) -> bool:
         return self.namespaces.ids()[kind] == machine_ids()[kind]

@@ -22,6 +22,7 @@ class Context:
     fds: dict[str, int]
     root: bool = False  # it is uid 0 and gid 0 for certain
     made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
+    aside: bool = False  # a process on the way, which has joined something: the new one becomes its sibling
     proc: int = -1  # a descriptor of the machine's /proc, for a process whose root may come to have none
 
     def must_own(self, kind: str, doing: str) -> None:

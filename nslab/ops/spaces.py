@@ -12,6 +12,7 @@ from nslab import syscalls
 from nslab.errors import SyscallError
 from nslab.model import KINDS, IdRange, flags_of
 from nslab.ops.base import Context, Op
+from nslab.syscalls.processes import CLONE_PARENT
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class IdMaps:
 class NewNamespaces(Op):
     """A new process in new namespaces; ``maps`` belong to the user namespace, when there is a new one.
 
-    Executed by the spawner with one clone3; every later op runs in the new process.
+    Executed by the spawner with one clone3; every later op runs in the new process. What comes before it is joined by a
+    process on the way, which then makes the new one as its sibling.
     """
 
     kinds: tuple[str, ...]
@@ -58,6 +60,7 @@ class NewNamespaces(Op):
 
     def perform(self, context: Context) -> int:
         flags = flags_of(tuple(kind for kind in self.kinds if kind != "time"))
+        flags |= CLONE_PARENT if context.aside else 0
         try:
             return syscalls.clone3(flags)
         except SyscallError as error:
@@ -124,6 +127,7 @@ class Borrow(Op):
     """The user namespace in which all is made for an ordinary user. It is there before the plan runs, and shared."""
 
     maps: IdMaps
+    path: str = ""  # where others find it; a plan that joins what belongs to it needs that very one
 
     def perform(self, context: Context) -> None:
         """Nothing: the spawner that runs this plan lives in it."""
@@ -132,10 +136,13 @@ class Borrow(Op):
         return "work inside the user namespace that nslab made for this user"
 
     def shell(self) -> str:
-        return NewNamespaces(("user",), self.maps).shell()
+        return self._shown().shell()
 
     def wrap(self, inner: str) -> str:
-        return NewNamespaces(("user",), self.maps).wrap(inner)
+        return self._shown().wrap(inner)
+
+    def _shown(self) -> Op:
+        return Setns("", "user", self.path) if self.path else NewNamespaces(("user",), self.maps)
 
 
 def merged(ops: tuple[Op, ...]) -> tuple[Op, ...]:
@@ -184,17 +191,23 @@ class NewTime(Op):
 
 @dataclass(frozen=True)
 class Join(Op):
-    """Join namespaces of a running process, all at once, through its pidfd (the descriptor named ``fd``)."""
+    """Join namespaces of a running process, all at once, through its pidfd (the descriptor named ``fd``).
+
+    ``shared`` are those that were asked for and need no call, since one is in them anyway: for some kinds it would fail.
+    """
 
     fd: str
     pid: int
     kinds: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
     def perform(self, context: Context) -> None:
         if self.kinds:
             syscalls.setns(context.fds[self.fd], flags_of(self.kinds))
 
     def describe(self) -> str:
+        if self.shared and not self.kinds:
+            return f"nothing to do to share these: {', '.join(self.shared)}"
         return f"join the namespaces of process {self.pid}: {', '.join(self.kinds) or 'none'}"
 
     def shell(self) -> str:

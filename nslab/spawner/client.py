@@ -130,6 +130,8 @@ class Child:
             self.error = value
             if isinstance(value, SyscallError) and (value.call, value.errno) == ("setns", errno.ESRCH):
                 self.error = DeadNamespace("the process whose namespaces were to be joined has just ended.")
+            elif isinstance(value, SyscallError) and value.errno == errno.ENOMEM and self._joined_pid():
+                self.error = DeadNamespace(value.hint)  # it is not memory that is missing
             elif isinstance(value, SyscallError):
                 value.steps = tuple(step for step in self.steps if not step.errno)
         elif word == "exit":
@@ -139,6 +141,9 @@ class Child:
         elif word == "gone":
             self.gone = value
             self.reply.close()
+
+    def _joined_pid(self) -> bool:
+        return any(step.call == "setns" and "CLONE_NEWPID" in step.args[1] for step in self.steps)
 
     @property
     def pidfd(self) -> Descriptor | None:
@@ -258,6 +263,16 @@ class Spawner:
             request = Start(plan.ops, work, tuple(everything), title, lone, stay, stepwise, bare)
             self._send(self._borrowed if borrowed else self.control, request, everything)
         return child
+
+    @property
+    def borrowed_pid(self) -> int:
+        """The PID of the spawner in the borrowed user namespace, 0 as long as there is none."""
+        return self._borrowed_child.pid if self._borrowed_child else 0
+
+    @property
+    def borrowed_user(self) -> NamespaceId | None:
+        """The borrowed user namespace, None as long as there is none."""
+        return procfs.namespace(self.borrowed_pid, "user") if self.borrowed_pid else None
 
     def borrow(self, maps: IdMaps, why: str) -> None:
         """Have the user namespace of an ordinary user, with a spawner inside; once. Its steps are marked ``why``."""

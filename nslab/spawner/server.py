@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import resource
 import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from nslab import syscalls
-from nslab.errors import NslabError, SyscallError
+from nslab.errors import NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import Context, Execute, IdMaps, NewNamespaces
+from nslab.ops import BecomeRoot, Borrow, Context, Execute, IdMaps, Join, NewNamespaces, Op, Setns
 from nslab.spawner import channel, child
 from nslab.spawner.launch import find, prepared
 from nslab.spawner.messages import OpenBorrowed, Start
@@ -115,13 +117,16 @@ class Server:
                     os.close(fd)
 
     def start(self, request: Start, fds: dict[str, int]) -> int:
-        """Make the process; what the plan says after NewNamespaces is done in it."""
+        """Make the process; what the plan says after NewNamespaces is done in it, what it says before on the way to it."""
         ops = request.ops
         at = next((index for index, op in enumerate(ops) if isinstance(op, NewNamespaces)), -1)
         new = ops[at] if at >= 0 else None
         kinds = new.kinds if isinstance(new, NewNamespaces) else ()
         maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
-        by_itself = maps is not None and maps.single  # one wakeup less, and less work while the child needs the pages
+        way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow))
+        user = _user_part(way)
+        # One wakeup less, and less work while the child needs the pages. A mount table that was joined may have another /proc.
+        by_itself = maps is not None and maps.single and not _joins(way, "mnt")
         context = Context(self.machine, fds, root=by_itself, made=kinds)
         calls = guard.prepare(maps.write, "self") if maps and by_itself else []
         rest = ops[at + 1 :]
@@ -137,12 +142,16 @@ class Server:
             fds["executes"], fds["waits"] = os.pipe()
         mapped, written = os.pipe() if maps and not by_itself else (-1, -1)
         try:
-            pid = new.execute(context) if new and kinds else _fork()
+            make = new.execute if new and (kinds or way) else _fork
+            pid = self.aside(way, make, context) if way else make(context)
             if pid == 0:
                 self.control.close()  # else a child that waits before an op would keep up the look that somebody serves it
                 child.live(request, context, calls, rest, start, mapped, self.signals, self.files)
             if maps and not by_itself:
-                self.write_maps(pid, maps)
+                if user:  # only who is in the parent user namespace may write them
+                    self.aside(user, lambda _: self.write_maps(pid, maps), context)
+                else:
+                    self.write_maps(pid, maps)
                 os.write(written, b"!")
         except BaseException:
             self.reaper.end_orphans(self.children)
@@ -159,6 +168,52 @@ class Server:
         self.becoming[executes] = reply
         for fd in (reply, executes):
             self.poller.register(fd, 0)
+
+    def aside(self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context) -> int:
+        """Do ``ops`` and then ``action`` in a process of its own, since there is no way back; what the action returned.
+
+        It returns 0 in a process that the action made, and that is then a child of this one.
+        """
+        out, into = os.pipe()
+        pid = _fork()
+        if pid == 0:
+            os.close(out)
+            value = self._be_aside(ops, action, context, into)
+            if value == 0:
+                os.close(into)
+                return 0
+            os._exit(0)
+        os.close(into)
+        with os.fdopen(out, "rb") as pipe:
+            said = pipe.read()
+        os.waitpid(pid, 0)
+        if not said:
+            raise SpawnerError("the process on the way to a joined namespace ended before it had said anything.")
+        calls, value, error = pickle.loads(said)
+        guard.add(calls)
+        if error:
+            raise error
+        return int(value or 0)
+
+    def _be_aside(
+        self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context, into: int
+    ) -> int | None:  # fmt: skip
+        """The life of that process: -1 when it failed."""
+        calls = guard.collect()
+        value: int | None = -1
+        failed: BaseException | None = None
+        try:
+            for op in ops:
+                op.execute(context)
+            if _joins(ops, "user"):
+                guard.implied("joining a user namespace makes /proc/PID of this process root's, who may be nobody inside")
+                syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+            value = action(replace(context, aside=True))
+        except BaseException as error:
+            failed = portable(error)
+        if value != 0:
+            os.write(into, pickle.dumps((calls, value, failed)))
+        return value
 
     def write_maps(self, pid: int, maps: IdMaps) -> None:
         """Write the id maps of the new user namespace that process ``pid`` is in, from outside it."""
@@ -228,7 +283,17 @@ class Server:
                 os.close(reply)
 
 
-def _fork() -> int:
+def _joins(ops: Iterable[Op], kind: str) -> bool:
+    return any((isinstance(op, Join) and kind in op.kinds) or (isinstance(op, Setns) and op.kind == kind) for op in ops)
+
+
+def _user_part(ops: Iterable[Op]) -> tuple[Op, ...]:
+    """Of these ops those that lead into a user namespace."""
+    part = tuple(replace(op, kinds=("user",)) if isinstance(op, Join) else op for op in ops if _joins((op,), "user"))
+    return (*part, BecomeRoot(implied=WHY_FORK)) if part else ()
+
+
+def _fork(_: Context | None = None) -> int:
     guard.implied(WHY_FORK)
     try:
         return syscalls.fork()

@@ -61,6 +61,12 @@ def collect() -> list[tuple[Any, ...]]:
     return _raw
 
 
+def add(calls: Sequence[tuple[Any, ...]]) -> None:
+    """Put calls on record, raw, that another process made for this one, which collects."""
+    assert _raw is not None
+    _raw.extend(calls)
+
+
 def protect(must_own: Callable[[str, str], None]) -> None:
     """From here on ask ``must_own(kind, call)`` before a call that changes what the namespace of a kind holds.
 
