@@ -239,6 +239,20 @@ def test_orders_from_several_threads_take_turns() -> None:
         assert sorted(answers) == [f"{n}\n" for n in range(8)]
 
 
+def test_call_works_where_python_is_not() -> None:
+    word = "here"
+    with nslab.process() as process:
+        process.chroot("/proc")
+        assert process.call(lambda: word) == process.fork().call(lambda: word) == "here"
+
+
+@pytest.mark.requires("root")
+def test_call_works_as_somebody_who_may_not_read_python() -> None:
+    with nslab.process() as process:
+        process.setids(1000, 1000)
+        assert process.call(lambda: [os.getuid()]) == [1000]
+
+
 # -- without privilege ------------------------------------------------------------------------------------------------
 
 

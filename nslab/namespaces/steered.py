@@ -378,7 +378,7 @@ def process(*, as_: str | None = None) -> Process:
     with theirs, record(trace):
         child = spawner.start(
             Plan(tuple(ops)),
-            work=Steer(tuple(sys.path) if as_ else ()),
+            work=Steer(tuple(sys.path), stranger=as_ is not None),
             fds={"steer": theirs},
             title="nslab-keeper",
             borrowed=borrowed,

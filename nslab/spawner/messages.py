@@ -31,10 +31,12 @@ class Call:
 class Steer:
     """Take orders, one by one, from the descriptor "steer".
 
-    ``path`` is the sys.path of the caller for a process that may come to be another user: what it needs is then loaded first.
+    ``path`` is the sys.path of the caller. ``stranger``: it begins as another user, who may not read what is there, so that
+    what functions need is loaded at once, and not when they come or before it goes away.
     """
 
     path: tuple[str, ...] = ()
+    stranger: bool = False
 
 
 Work = Execute | Call | Steer | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -9,24 +10,32 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from nslab import syscalls
-from nslab.ops import Context, Execute, Op
+from nslab.ops import Chroot, Context, Execute, Op, PivotRoot, SetIds, Setns
 from nslab.spawner import channel, functions
 from nslab.spawner.launch import launch
 from nslab.spawner.messages import Steer
 from nslab.spawner.report import Report
 from nslab.syscalls import guard
 
+_path: tuple[str, ...] = ()  # the sys.path of the notebook
+
 
 def get_ready(work: Steer) -> None:
-    """Load what an order may need: later this process may have a root without Python, or a user who may not read it."""
+    """Load what any order may need; what functions need comes when they do, or before this process goes where it is not."""
     import traceback  # noqa: F401
 
     from nslab import hints  # noqa: F401
     from nslab.syscalls import decode  # noqa: F401
 
-    if work.path:
-        sys.path[:] = work.path
-        import cloudpickle  # noqa: F401
+    global _path
+    _path = work.path
+    if work.stranger:
+        _load_for_functions()
+
+
+def _load_for_functions() -> None:
+    sys.path[:] = _path
+    import cloudpickle  # noqa: F401
 
 
 def take_orders(fd: int, context: Context) -> NoReturn:
@@ -63,6 +72,9 @@ def _greet(sock: socket.socket) -> None:
 
 
 def _op(op: Op, context: Context, report: Report) -> Any:
+    if isinstance(op, (Chroot, PivotRoot, SetIds)) or (isinstance(op, Setns) and op.kind in ("mnt", "")):
+        with contextlib.suppress(ImportError):  # it went away before
+            _load_for_functions()  # soon there may be no Python to be seen, or none that the new user may read
     return op.execute(context)
 
 
