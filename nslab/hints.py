@@ -84,6 +84,8 @@ def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), **_: Any) -> s
         return _dead_init()
     if errno == EPERM and "user" in kinds:
         return _user_refused()
+    if errno == EPERM and kinds and _has(CAP_SYS_ADMIN):
+        return _filtered() or _restricted()
     if errno == EPERM and kinds:
         return (
             f"a new namespace of kind {', '.join(kinds)} needs CAP_SYS_ADMIN in the caller's user namespace, and the caller "
@@ -145,27 +147,38 @@ def _dead_init() -> str:
     )
 
 
-def _user_refused() -> str:
-    chroot = "a process in a chroot may not make a user namespace"
-    if not os.path.exists("/proc/self"):
-        return f"{chroot}, and this one, which finds no /proc here, seems to be in one. user_namespaces(7)"
+def _filtered() -> str:
+    if procfs.status().get("Seccomp") == "2":
+        return "a seccomp filter around this process refuses it (Seccomp: 2 in /proc/self/status), as container engines do."
+    return ""
+
+
+def _restricted() -> str:
+    """By which sysctl root keeps ordinary users from user namespaces here, "" for none."""
     for path, blocked, name in (
         ("sys/kernel/apparmor_restrict_unprivileged_userns", b"1", "AppArmor restricts user namespaces"),
         ("sys/kernel/unprivileged_userns_clone", b"0", "ordinary users may not make user namespaces"),
     ):
         try:
-            if procfs.read(path).strip() == blocked and not _has(CAP_SYS_ADMIN):
+            if procfs.read(path).strip() == blocked:
                 return f"{name} here: /proc/{path} is {blocked.decode()}.\nwhat to do: root can change that sysctl."
         except FileNotFoundError:
             continue
+    return ""
+
+
+def _user_refused() -> str:
+    chroot = "a process in a chroot may not make a user namespace"
+    if not os.path.exists("/proc/self"):
+        return f"{chroot}, and this one, which finds no /proc here, seems to be in one. user_namespaces(7)"
+    if (sysctl := _restricted()) and not _has(CAP_SYS_ADMIN):
+        return sysctl
     if not all(procfs.id_map("self", which) for which in ("uid", "gid")):
         return (
             "the caller's own ids are not mapped in the user namespace that it is in, so it may not make another one.\n"
             "what to do: write uid_map and gid_map first. user_namespaces(7)"
         )
-    if procfs.status().get("Seccomp") == "2":
-        return "a seccomp filter around this process refuses it (Seccomp: 2 in /proc/self/status), as container engines do."
-    return f"{chroot}, nor one that a security module stops. user_namespaces(7)"
+    return _filtered() or f"{chroot}, nor one that a security module stops. user_namespaces(7)"
 
 
 def _setns(errno: int, flags: int = 0, fd: int = -1, **_: Any) -> str:
@@ -209,7 +222,7 @@ def _id_map(errno: int, path: str = "", text: str = "", **_: Any) -> str:
             "a line is three numbers, INSIDE OUTSIDE COUNT with COUNT above 0; no two lines may overlap on either side; at "
             "most 340 lines, in one write of less than a page; every OUTSIDE must be mapped here. user_namespaces(7)"
         )
-    if errno != EPERM:
+    if errno not in (EPERM, EACCES):
         return ""
     current = procfs.id_map(pid, which)
     if current:
@@ -226,6 +239,8 @@ def _id_map(errno: int, path: str = "", text: str = "", **_: Any) -> str:
             "an ordinary user must give up setgroups(2) before gid_map may be written.\n"
             "what to do: write 'deny' to /proc/self/setgroups first. user_namespaces(7)"
         )
+    if alone and (sysctl := _restricted()):
+        return sysctl
     return (
         "without privilege in the parent user namespace a map may hold one line only, of length 1, that maps one's own "
         f"{which} ({effective} as this process sees itself now).\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import nslab
-from nslab import syscalls
+from nslab import hints, syscalls
 from tests.helpers import eventually, has_ended, idle_thread, in_python, link, pidfd_of
 
 USER, MNT, TIME, UTS = 0x10000000, 0x00020000, 0x00000080, 0x04000000
@@ -262,6 +263,37 @@ def test_A15_a_limit_of_number_names_the_sysctl() -> None:
         assert "space left" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("sysctl", "value", "words"),
+    [
+        ("apparmor_restrict_unprivileged_userns", 1, "AppArmor restricts user namespaces"),
+        ("unprivileged_userns_clone", 0, "ordinary users may not make user namespaces"),
+        ("apparmor_restrict_unprivileged_userns", 0, "chroot"),
+    ],
+)
+def test_A16_a_sysctl_that_keeps_ordinary_users_out_is_named(tmp_path: Path, sysctl: str, value: int, words: str) -> None:
+    """A chroot refuses as such a machine does, and shows a /proc that says so."""
+    files = {
+        f"sys/kernel/{sysctl}": f"{value}\n", "self/status": "CapEff:\t0\nSeccomp:\t0\nThreads:\t1\n",
+        "self/uid_map": "0 1000 1", "self/gid_map": "0 1000 1", "7/uid_map": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        path = tmp_path / "proc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for folder in (tmp_path, *tmp_path.rglob("*")):
+        folder.chmod(0o755)
+    with nslab.process() as process:
+        process.chroot(str(tmp_path))
+        with pytest.raises(nslab.SyscallError, match=words) as caught:
+            process.unshare("user")
+        assert caught.value.name == "EPERM"
+        if value != 0 or "clone" in sysctl:
+            assert f"/proc/sys/kernel/{sysctl} is {value}" in str(caught.value)
+            late = process.call(hints.explain, "write", errno.EACCES, path="/proc/7/uid_map", text="0 1000 1")
+            assert words in late, "it may come as late as at the map"
+
+
 @pytest.mark.requires("root")
 def test_A17_a_masked_proc_is_named_with_the_way_out() -> None:
     script = """
@@ -483,6 +515,55 @@ def test_A30_where_clone3_is_filtered_clone_is_used(number: int) -> None:
     name, calls = done.stdout.splitlines() or ["", done.stderr]
     assert name == "web"
     assert calls.startswith("['clone3', 'clone'"), calls
+
+
+BOTH = """
+import ctypes, os, struct, nslab
+libc = ctypes.CDLL(None, use_errno=True)
+clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, 435), (0x06, 0, 0, 0x00050026), (0x15, 0, 3, clone), (0x20, 0, 0, 16),
+        (0x45, 0, 1, 0x7E020000), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+program = b"".join(struct.pack("HBBI", *line) for line in code)
+buffer = ctypes.create_string_buffer(program)
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Program(len(code), ctypes.addressof(buffer)))) == 0
+try:
+    nslab.run("true", isolate="uts")
+except nslab.SyscallError as error:
+    print(error)
+"""
+
+
+def test_A30_where_both_are_filtered_the_filter_is_named() -> None:
+    done = in_python(BOTH)
+    assert done.stdout.startswith("clone("), done.stderr
+    assert "seccomp filter around this process" in done.stdout
+
+
+@pytest.mark.requires("root")
+def test_A31_a_number_that_was_given_away_again_is_not_entered() -> None:
+    container, ended = nslab.Container("web", isolate="uts"), nslab.process()
+    with container.namespaces["uts"] as held, nslab.process() as process:
+        container.close()
+        ended.close()
+        processes = [process.fork(set_tid=[pid]) for pid in (container.pid, ended.pid)]
+        assert [each.pid for each in processes] == [container.pid, ended.pid]
+        for attempt in (
+            lambda: container.run("true"),
+            lambda: container.namespaces["uts"],
+            lambda: container.pids,
+            container.capabilities,
+            lambda: ended.run("true"),
+            lambda: ended.namespaces["uts"],
+            lambda: ended.pids,
+        ):
+            with pytest.raises(nslab.DeadNamespace):
+                attempt()
+        assert not container.alive and not ended.alive
+        assert held.members() == []
+        assert all(each.alive for each in processes)
 
 
 def test_A31_what_has_ended_is_never_taken_for_another() -> None:
