@@ -321,6 +321,42 @@ def test_orders_of_an_ordinary_user() -> None:
     assert {"host name mine", f"uid_map 0 {uid} 1", "setgroups deny"} <= set(lines)
 
 
+@pytest.mark.parametrize("kinds", ["", "uts", "pid mnt", "user", "user pid uts", "time", "user time"])
+def test_orders_of_a_forked_process(kinds: str) -> None:
+    def steer(process: nslab.Process) -> nslab.Process:
+        process.unshare("uts")
+        process.sethostname("both")
+        process.run("hostname")
+        child = process.fork(kinds)
+        if "mnt" in kinds:
+            child.mount("proc", "/proc", "proc")
+        if "uts" in kinds:
+            child.sethostname("child")
+        return child
+
+    with nslab.process() as process:
+        child = steer(process)
+        made = seen(child.run(PROBE).check().stdout)
+        script = child.trace.shell()
+        assert by_hand(script) == made, script
+        assert own(made) == {"uts", *kinds.split()} | BORROWED
+        assert ("host name child" in made) == ("uts" in kinds)
+        assert "# no standard tool" not in script
+        assert "# no standard tool: clone3() with set_tid" in child.fork("pid", set_tid=[1]).trace.shell()
+
+
+def test_orders_of_a_child_in_the_pid_namespace_that_was_unshared() -> None:
+    with nslab.process() as process:
+        process.unshare("pid uts")
+        child = process.fork()
+        child.unshare("mnt")
+        child.mount("proc", "/proc", "proc")
+        made = seen(child.run(PROBE).check().stdout)
+        assert by_hand(child.trace.shell()) == made
+        assert own(made) == {"pid", "uts", "mnt"} | BORROWED
+        assert "pid small" in made
+
+
 def test_orders_that_join_a_namespace() -> None:
     with nslab.Container(isolate="uts", hostname="joined") as web, web.namespaces["uts"] as uts:
         lines = orders(lambda process: process.setns(uts))

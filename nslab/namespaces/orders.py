@@ -12,7 +12,7 @@ from typing import Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace
-from nslab.ops import Borrow, Execute, Op, Setns, Unshare
+from nslab.ops import Borrow, Execute, NewNamespaces, NewTime, Op, Setns, Unshare
 from nslab.spawner import Child, Descriptor
 
 WITHOUT = ("setpriv", "--inh-caps=-all")  # how a script that keeps its capabilities runs a command that gets none
@@ -23,6 +23,22 @@ class Script:
 
     def __init__(self, *entries: Op | Execute | str):
         self.entries = list(entries)
+
+    def forked(self, kinds: tuple[str, ...], chosen: bool) -> Script:
+        """The script of a copy that was made now, in new namespaces of these kinds: what was done before, but for commands."""
+        before: list[Op] = []
+        for entry in self.entries:
+            if isinstance(entry, Unshare) and "pid" in entry.kinds:  # it was for the children, of which this is one
+                kinds = ("pid", *kinds)
+                left = tuple(kind for kind in entry.kinds if kind != "pid")
+                before += [replace(entry, kinds=left)] if left else []
+            elif isinstance(entry, Op):
+                before.append(entry)
+        rest = tuple(kind for kind in kinds if kind not in ("user", "time"))
+        made: list[Op | str] = [Unshare(("user",))] if "user" in kinds else []
+        made += [NewNamespaces(rest)] if rest else []
+        made += [NewTime({})] if "time" in kinds else []
+        return Script(*before, *made, *(["# no standard tool: clone3() with set_tid, which chooses PIDs"] if chosen else []))
 
     def shell(self) -> str:
         entries = self._joined()

@@ -203,7 +203,9 @@ class Process:
         mine, theirs = channel.pair()
         with theirs:
             number = self._order("fork", (flags_of(asked), chosen), {"channel": theirs})
-        child = Process(mine, self, Trace(), Script(), self._borrowed)
+        trace, script = Trace(), self._script.forked(asked, bool(chosen))
+        trace.add_script(script)
+        child = Process(mine, self, trace, script, self._borrowed)
         child._number = number
         if leaves:
             child.do(LEAVES)
