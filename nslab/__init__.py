@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nslab.container import Container, Stepper, run
+    from nslab.container import Bind, Container, Overlay, Stepper, Tmpfs, run
     from nslab.errors import (
         CommandError,
         CommandTimeout,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Bind": "container", "Overlay": "container", "Tmpfs": "container",
     "Container": "container", "Stepper": "container", "run": "container",
     "CommandError": "errors", "CommandTimeout": "errors", "DeadNamespace": "errors", "NslabError": "errors",
     "Refused": "errors", "SpawnerError": "errors", "SpecError": "errors", "SyscallError": "errors", "Unavailable": "errors",
@@ -52,9 +53,9 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Process", "Refused", "Result",
-    "SpawnerError", "SpecError", "Stepper", "SyscallError", "Trace", "Unavailable", "doctor", "draw", "ops", "process",
-    "record", "run", "syscalls",
+    "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
+    "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Trace", "Unavailable", "doctor",
+    "draw", "ops", "process", "record", "run", "syscalls",
 ]  # fmt: skip
 
 

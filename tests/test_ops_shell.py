@@ -19,6 +19,7 @@ from nslab import ops
 from nslab.container.hardening import confinement
 from nslab.model import KINDS, IdRange
 from nslab.ops import IdMaps, Plan
+from tests import roots
 
 PROBE = r"""
 for kind in mnt uts ipc pid net user cgroup time; do echo "namespace $kind $(readlink /proc/self/ns/$kind)"; done
@@ -178,6 +179,40 @@ def test_another_user(kinds: str, user: int) -> None:
 
 def test_a_user_where_setgroups_is_denied() -> None:
     assert "setgroups deny" in both(lambda: nslab.run(PROBE, isolate="user", user=0))
+
+
+@pytest.mark.requires("tool:busybox")
+@pytest.mark.parametrize("kinds", ["mnt", "uts user pid mnt", "all"])
+@pytest.mark.parametrize("rootfs", ["machine", "busybox", "folder", "tar", "image"])
+def test_each_root_filesystem(kinds: str, rootfs: str, tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    mounts = ["tmpfs:/deep/memory", f"{tmp_path}/a b:/bound:ro", f"overlay:{tmp_path}/a b:/layers", "/etc/passwd:/etc/users"]
+    given: str | Path = rootfs
+    if rootfs == "folder":
+        given = roots.folder(tmp_path / "root")
+    elif rootfs == "tar":
+        given = roots.tar(tmp_path)
+    elif rootfs == "image":
+        given = roots.image(tmp_path, roots.layer({"etc/.wh.name": "", "new": "x"}))
+    look = (
+        PROBE + "ls -la / /etc /bin | sed 's/[A-Z][a-z][a-z]  *[0-9]*  *[0-9:]* / /; /^total/d; / proc$/d; s/[0-9]* \\.*$/./'"
+    )
+    look = look.replace('echo "pid $(readlink /proc/self)"', "")  # the commands of the script count, and there are hundreds
+    lines = both(lambda: nslab.run(look, isolate=kinds, rootfs=given, mounts=mounts))
+    assert [line for line in lines if line.startswith("mount / /deep/memory rw,nosuid,nodev")]
+    assert [line for line in lines if " /bound ro" in line]
+
+
+@pytest.mark.parametrize("propagation", ["private", "slave", "shared"])
+def test_propagation(propagation: str) -> None:
+    lines = both(lambda: nslab.run(PROBE, isolate="mnt", propagation=propagation))
+    tagged = [line for line in lines if line.startswith("mount ") and " shared" in line.partition(" - ")[0]]
+    assert bool(tagged) == (propagation == "shared")
+
+
+def test_mounts_on_the_machine_s_own_tree(tmp_path: Path) -> None:
+    mounts = [f"/etc:{tmp_path}:ro", nslab.Overlay("/etc", "/mnt")]
+    assert f"mount /etc {tmp_path} ro" in "\n".join(both(lambda: nslab.run(PROBE, isolate="mnt", mounts=mounts)))
 
 
 def test_a_working_directory(tmp_path: Path) -> None:
@@ -373,7 +408,10 @@ def test_what_no_tool_can_do_is_a_comment() -> None:
             ops.Setns("n", "uts", "/proc/1/ns/uts"), ops.Adopt(), ops.WriteFile("/proc/self/uid_map", "0 1 1"),
             ops.SetHostname("a"), ops.SetDomainname("a"), ops.SetPropagation("private"), ops.Mount("a", "/b"), ops.MountProc(),
             ops.Umount("/b"), ops.PivotRoot("/a", "/b"), ops.Chroot("/a"), ops.Chdir("/a"), ops.SetIds(1, 1), ops.BecomeRoot(),
-            ops.Mask(("/a",)), ops.ReadOnly(("/a",)), ops.SetUp("lo"),
+            ops.Mask(("/a",)), ops.ReadOnly(("/a",)), ops.MakeFolders((("/a", 0o755),)), ops.MakeLinks((("/a", "b"),)),
+            ops.MountInside("tmpfs", "/a"), ops.BindInside("/a", "/b"), ops.MakeDev("/a"), ops.EnterRoot("/a"),
+            ops.FillBusybox("/a", "/b"), ops.Unpack("/a", "/b"),
+            ops.SetUp("lo"),
         )
     ]  # fmt: skip
     assert len(here) == len([name for name in ops.__all__ if name not in ("Context", "Execute", "IdMaps", "Op", "Plan")])

@@ -5,5 +5,6 @@
 """
 
 from nslab.container.container import Container, Stepper, live, run
+from nslab.container.mounts import Bind, Overlay, Tmpfs
 
-__all__ = ["Container", "Stepper", "live", "run"]
+__all__ = ["Bind", "Container", "Overlay", "Stepper", "Tmpfs", "live", "run"]

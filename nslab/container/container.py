@@ -16,6 +16,7 @@ from typing import Any
 from nslab import procfs, syscalls
 from nslab.container import members, plans, waiting
 from nslab.container.members import Members, Stats
+from nslab.container.mounts import MountRequest
 from nslab.container.pausing import Stopped
 from nslab.container.plans import Request
 from nslab.container.waiting import Condition
@@ -35,7 +36,8 @@ def run(
     command: spec.Command, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
     uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
     clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
-    mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, input: str | bytes | None = None,
+    mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, rootfs: spec.Folder | None = None,
+    mounts: Iterable[MountRequest] = (), propagation: str = "private", input: str | bytes | None = None,
     timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
     user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False, attach: bool = False,
     max_output: int = running.MAX_OUTPUT, hardened: bool = False, join: Mapping[str, Any] | None = None,
@@ -44,20 +46,23 @@ def run(
 
     ``command`` is text for sh, or a list. ``isolate`` names the kinds of namespace that are new ("uts pid", a list, "all");
     ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue`` and
-    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue`` and
-    ``sysctls`` say what they hold, and ``join`` which are shared with somebody, as for Container. ``input`` is given to
-    standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout), ``check`` raises CommandError on
-    failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom; ``stream`` shows output as it comes
-    (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal, ``text=False`` keeps bytes,
-    ``max_output`` is how many bytes of each stream are kept. ``attach`` gives it the standard streams and the signals of this
-    process, and keeps no output: for a program in a terminal, where ``tty`` makes it interactive. ``hardened`` runs it in a
-    container with all that Container(hardened=True) adds.
+    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue``,
+    ``sysctls``, ``rootfs``, ``mounts`` and ``propagation`` say what they hold, and ``join`` which are shared with somebody, as
+    for Container.
+
+    ``input`` is given to standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout), ``check`` raises
+    CommandError on failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom; ``stream`` shows
+    output as it comes (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal, ``text=False`` keeps
+    bytes, ``max_output`` is how many bytes of each stream are kept. ``attach`` gives it the standard streams and the signals of
+    this process, and keeps no output: for a program in a terminal, where ``tty`` makes it interactive. ``hardened`` runs it in
+    a container with all that Container(hardened=True) adds.
 
     SpecError before anything is made; SyscallError when a step fails, with nothing left.
     """
     request = Request.checked(
         isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
         clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened, join=join,
+        rootfs=rootfs, mounts=mounts, propagation=propagation,
     )  # fmt: skip
     options: dict[str, Any] = {
         "input": input, "timeout": timeout, "check": check, "text": text, "stream": stream, "tty": tty, "attach": attach,
@@ -65,11 +70,12 @@ def run(
     }  # fmt: skip
     if hardened:
         running.checked(input, timeout, stream, max_output)
-        plans.work(command, env=env, cwd=cwd, user=user)
+        plans.work(command, env=env, cwd=cwd, user=user, rootfs=request.rootfs)
         with Container._of(request) as container:
             return container._run(container._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
     spawner = ensure()
-    work = plans.work(command, env=env, cwd=_folder(cwd, os.getcwd(), spawner.cwd), user=user, tty=tty)
+    folder = _folder(cwd, "/", "/") if request.rootfs else _folder(cwd, os.getcwd(), spawner.cwd)
+    work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, rootfs=request.rootfs)
     way = request.way(spawner)
     ops = request.ops(way)
     work = plans.fit(work, ops)
@@ -99,6 +105,11 @@ class Container:
     whoever made it. ``hardened`` closes what namespaces leave open, for the container and for every command that enters it,
     and isolates every kind but time: see docs/hardened.md, also for what it does not promise.
 
+    ``rootfs`` needs mnt: "machine" (the machine's own files), "busybox", a folder, a tar file or an OCI image layout; whichever
+    it is, it stays as it is: what is written goes to memory. ``mounts`` needs mnt: a list of Bind, Tmpfs and Overlay, or short
+    "/source:/target:ro". ``propagation`` is "private", "slave" (mounts made outside later are seen inside) or "shared"
+    (among those inside).
+
     It starts at once and ends with close(), at the end of a ``with``, when it is dropped, or with this process.
     ``trace`` has every system call that was made for it.
     """
@@ -108,12 +119,14 @@ class Container:
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
         mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
-        join: Mapping[str, Any] | None = None,
+        join: Mapping[str, Any] | None = None, rootfs: spec.Folder | None = None, mounts: Iterable[MountRequest] = (),
+        propagation: str = "private",
     ):  # fmt: skip
         self.name = spec.text("name", name)
         request = Request.checked(
             isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
             clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened, join=join,
+            rootfs=rootfs, mounts=mounts, propagation=propagation,
         )  # fmt: skip
         self._make(request)
 
@@ -251,7 +264,7 @@ class Container:
 
     def _work(self, command: spec.Command, *, cwd: spec.Folder | None, **options: Any) -> Execute:
         """A command begins where this process is, or at the root of the container's own mount table."""
-        work = plans.fit(plans.work(command, cwd=self._begins(cwd), **options), self._plan.ops)
+        work = plans.fit(plans.work(command, cwd=self._begins(cwd), rootfs=self._request.rootfs, **options), self._plan.ops)
         return replace(work, before=self._request.confinement(work.before)) if self._request.hardened else work
 
     def _begins(self, cwd: spec.Folder | None) -> spec.Folder | None:

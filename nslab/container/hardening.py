@@ -15,7 +15,7 @@ from nslab.errors import SpecError
 from nslab.model import IdRange
 from nslab.namespaces import privilege
 from nslab.namespaces.privilege import MapRequest
-from nslab.ops import IdMaps, Mask, NewNamespaces, Op, ReadOnly, SetIds, seccomp
+from nslab.ops import EnterRoot, IdMaps, Mask, NewNamespaces, Op, ReadOnly, SetIds, seccomp
 from nslab.ops.confine import DropCapabilities, Limit, NewKeyring, NoNewPrivileges, NotDumpable, Seccomp
 from nslab.ops.spec import id_ranges
 
@@ -51,8 +51,11 @@ def check(kinds: tuple[str, ...], uid_map: MapRequest, gid_map: MapRequest | Non
 
 def added(ops: Iterable[Op]) -> tuple[Op, ...]:
     """The ops of a container, with the reason why the kinds are new, and what then covers parts of /proc and /sys."""
-    marked = (replace(op, implied=_why_kinds(op.maps)) if isinstance(op, NewNamespaces) else op for op in ops)
-    return (*marked, ReadOnly(READ_ONLY, implied=WHY_COVERED), Mask(MASKED, implied=WHY_COVERED))
+    marked = [replace(op, implied=_why_kinds(op.maps)) if isinstance(op, NewNamespaces) else op for op in ops]
+    enter = marked.pop() if isinstance(marked[-1], EnterRoot) else None
+    root = enter.root if isinstance(enter, EnterRoot) else "/"
+    covered = (ReadOnly(READ_ONLY, root, implied=WHY_COVERED), Mask(MASKED, root, implied=WHY_COVERED))
+    return (*marked, *covered, *((enter,) if enter else ()))
 
 
 def _why_kinds(maps: IdMaps | None) -> str:

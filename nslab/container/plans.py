@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nslab.errors import SpecError
 from nslab.namespaces import joining, privilege
@@ -33,9 +33,15 @@ from nslab.ops import (
 )  # fmt: skip
 from nslab.spawner import Spawner
 
+if TYPE_CHECKING:
+    from nslab.container.mounts import Bind, MountRequest, Overlay, Tmpfs
+    from nslab.container.roots import Root
+
 WHY_PRIVATE = "else a mount made here would show up outside, where a mount is shared"
 WHY_PROC = "a new PID namespace with an own mount table needs its own /proc, or ps shows the machine"
 WHY_ROOT = "the first line of the id map makes this process root inside"
+WHY_APART = "first apart from the machine's mounts, then among themselves"
+WHY_UPPER = "what is written to an overlay must go somewhere"
 WHY_ADOPT = "without a PID namespace nobody else would end what is left over"
 
 
@@ -56,6 +62,9 @@ class Request:
     sysctls: Mapping[str, str]
     hardened: bool
     join: joining.Targets
+    rootfs: Root | None
+    mounts: tuple[Bind | Tmpfs | Overlay, ...]
+    propagation: str
 
     @classmethod
     def checked(
@@ -63,7 +72,8 @@ class Request:
         uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
         mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
-        join: Mapping[str, Any] | None = None,
+        join: Mapping[str, Any] | None = None, rootfs: spec.Folder | None = None, mounts: Iterable[MountRequest] = (),
+        propagation: str = "private",
     ) -> Request:  # fmt: skip
         """The same, or SpecError: nothing has been made yet."""
         kinds = spec.kinds(isolate)
@@ -88,12 +98,17 @@ class Request:
                 spec.id_ranges(argument, value)
         if proc not in ("new", "old"):
             raise SpecError("proc", f"{proc!r} is neither 'new' nor 'old'")
+        if propagation not in ("private", "slave", "shared"):
+            raise SpecError("propagation", f"{propagation!r} is neither 'private', 'slave' nor 'shared'")
+        if propagation != "private" and "mnt" not in kinds:
+            raise SpecError("propagation", "needs a mount namespace of its own (isolate='mnt ...')")
+        root, wanted = _files(rootfs, mounts, kinds) if rootfs is not None or mounts != () else (None, ())
         if loopback and "net" not in kinds:
             raise SpecError("loopback", "needs a network namespace of its own (isolate='net ...')")
         return cls(
             kinds, spec.hostname(hostname, kinds), spec.hostname(domainname, kinds, "domainname"), uid_map, gid, setgroups,
             spec.clock(clock, kinds), proc, bool(loopback), spec.folder("mqueue", mqueue, kinds, ("ipc", "mnt")),
-            spec.sysctls(sysctls, kinds), bool(hardened), joined,
+            spec.sysctls(sysctls, kinds), bool(hardened), joined, root, wanted, propagation,
         )  # fmt: skip
 
     def way(self, spawner: Spawner) -> joining.Way:
@@ -114,9 +129,8 @@ class Request:
         if "pid" not in self.kinds:
             ops.append(Adopt(implied=WHY_ADOPT))
         if "mnt" in self.kinds:
-            ops.append(SetPropagation("private", implied=WHY_PRIVATE))
-            sees = "pid" in self.kinds or ("pid" in way.kinds and "user" not in self.kinds)  # it may mount a /proc of that one
-            if sees and self.proc == "new":
+            ops += self._propagation()
+            if "pid" in self._owned(way) and self.proc == "new" and not self.rootfs:
                 ops.append(MountProc(implied=WHY_PROC))
         if "time" in self.kinds:
             ops.append(NewTime(self.clock))
@@ -126,14 +140,38 @@ class Request:
             ops.append(SetDomainname(self.domainname))
         if self.loopback:
             ops.append(SetUp("lo"))
-        if self.mqueue:
+        if self.mqueue and not self.rootfs:
             ops.append(Mount("mqueue", self.mqueue, "mqueue", ("MS_NOSUID", "MS_NODEV", "MS_NOEXEC")))
         ops += [WriteFile(path, text) for path, text in self.sysctls.items()]
+        if self.rootfs or self.mounts:
+            ops += self._mounts(self._owned(way), maps or way.around)
         if self.hardened:
             from nslab.container import hardening
 
             return hardening.added(ops)
         return tuple(ops)
+
+    def _owned(self, way: joining.Way) -> tuple[str, ...]:
+        """The kinds whose new or joined namespaces may have a /proc or /sys of their own mounted."""
+        return self.kinds if "user" in self.kinds else (*self.kinds, *way.kinds)
+
+    def _propagation(self) -> list[Op]:
+        if self.propagation == "private":
+            return [SetPropagation("private", implied=WHY_PRIVATE)]
+        if self.propagation == "slave":
+            return [SetPropagation("slave")]
+        return [SetPropagation("private", implied=WHY_APART), SetPropagation("shared")]
+
+    def _mounts(self, owned: tuple[str, ...], maps: IdMaps | None) -> list[Op]:
+        """What is mounted, and the root that is entered: the last of all, since the tools of a script stay behind."""
+        from nslab.container import mounts, roots
+
+        if not self.rootfs:
+            return mounts.without_root(self.mounts, maps is not None, WHY_UPPER)
+        return roots.ops(
+            self.rootfs, self.mounts, owned, new_proc="pid" in owned and self.proc == "new", userns=maps is not None,
+            owners=not maps or sum(line.count for line in maps.uid) > 1, mqueue=self.mqueue,
+        )  # fmt: skip
 
     def confinement(self, before: tuple[Op, ...] = ()) -> tuple[Op, ...]:
         """What init, and each command that enters, gives up at last; ``before`` may have the user that it becomes then."""
@@ -151,6 +189,16 @@ class Request:
         return privilege.id_maps(self.uid_map, self.gid_map, self.setgroups, around)
 
 
+def _files(
+    rootfs: spec.Folder | None, mounts: Iterable[MountRequest], kinds: tuple[str, ...]
+) -> tuple[Root | None, tuple[Bind | Tmpfs | Overlay, ...]]:  # fmt: skip
+    from nslab.container import mounts as wanted
+    from nslab.container import roots
+
+    root = roots.checked(rootfs, kinds)
+    return root, wanted.checked(mounts, kinds, root is not None)
+
+
 def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None) -> tuple[Op, ...]:
     """The ops of a process that joins a container of these kinds, whose init has this PID and the pidfd named "init"."""
     ops: list[Op] = [Join("init", pid, kinds)]
@@ -162,14 +210,18 @@ def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None) -> tuple[Op,
 
 
 def work(
-    command: spec.Command, *, env: Mapping[str, str] | None, cwd: spec.Folder | None, user: str | int | None, tty: bool = False
-) -> Execute:
-    """A command, checked: it exists, and who, where and with which environment it is to be run."""
+    command: spec.Command, *, env: Mapping[str, str] | None, cwd: spec.Folder | None, user: str | int | None, tty: bool = False,
+    rootfs: Root | None = None,
+) -> Execute:  # fmt: skip
+    """A command, checked: who, where and with which environment it is to be run; that it exists, among the machine's files."""
     words = spec.argv(command)
     environment = spec.environment(env)
     if cwd is not None:
-        cwd = spec.text("cwd", os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd)
-    spec.program(words, environment, cwd)
+        cwd = spec.working_directory("cwd", cwd)
+    if rootfs is None:
+        spec.program(words, environment, cwd)
+    elif isinstance(user, str) and not rootfs.is_machine:
+        raise SpecError("user", "must be a number where the root filesystem is not the machine's, whose names are others")
     return Execute(words, environment, cwd, (identity(user),) if user is not None else (), tty)
 
 

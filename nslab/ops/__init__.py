@@ -7,14 +7,17 @@ checked before anything is made, shipped to the spawner, run (at once or one op 
 
 from nslab.ops.base import Context, Execute, Op, Plan
 from nslab.ops.covers import Mask, ReadOnly
+from nslab.ops.fill import FillBusybox, Unpack
 from nslab.ops.ids import BecomeRoot, SetIds
 from nslab.ops.interfaces import SetUp
 from nslab.ops.mounts import Chdir, Chroot, Mount, MountProc, PivotRoot, SetPropagation, Umount
 from nslab.ops.names import SetDomainname, SetHostname
+from nslab.ops.roots import BindInside, EnterRoot, MakeDev, MakeFolders, MakeLinks, MountInside
 from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime, Setns, Unshare, WriteFile
 
 __all__ = [
-    "Adopt", "BecomeRoot", "Borrow", "Chdir", "Chroot", "Context", "Execute", "IdMaps", "Join", "Mask", "Mount", "MountProc",
-    "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds",
-    "SetPropagation", "SetUp", "Setns", "Umount", "Unshare", "WriteFile",
+    "Adopt", "BecomeRoot", "BindInside", "Borrow", "Chdir", "Chroot", "Context", "EnterRoot", "Execute", "FillBusybox",
+    "IdMaps", "Join", "MakeDev", "MakeFolders", "MakeLinks", "Mask", "Mount", "MountInside", "MountProc", "NewNamespaces",
+    "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds", "SetPropagation", "SetUp",
+    "Setns", "Umount", "Unpack", "Unshare", "WriteFile",
 ]  # fmt: skip

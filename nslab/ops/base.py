@@ -46,6 +46,7 @@ class Op:
 
     implied: str = field(default="", kw_only=True)
     changes: ClassVar[str] = ""  # the kind of namespace whose content it changes
+    enters: ClassVar[bool] = False  # from then on other files are in sight, which nothing may be loaded from
     plain: ClassVar[bool] = False  # it makes calls without looking at anything, their results included
 
     def execute(self, context: Context) -> Any:

@@ -10,6 +10,7 @@ from nslab import syscalls
 from nslab.errors import SyscallError
 
 INSIDE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 
 @contextlib.contextmanager
@@ -26,12 +27,33 @@ def opened(what: int | str, flags: int = 0) -> Iterator[int]:
 @contextlib.contextmanager
 def find(root: str, path: str) -> Iterator[int]:
     """A descriptor of ``path`` as the container will see it, when its root lies at ``root`` now; -1 when it is not there."""
-    with opened(root, os.O_PATH | os.O_DIRECTORY) as folder:
-        try:
-            place = syscalls.openat2(folder, path.lstrip("/") or ".", os.O_PATH, INSIDE)
-        except SyscallError as error:
-            if error.name not in ("ENOENT", "ENOTDIR"):
-                raise
-            place = -1
-        with opened(place):
-            yield place
+    with opened(root, os.O_PATH | os.O_DIRECTORY) as folder, opened(_look(folder, path)) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def make(root: str, path: str, *, folder: bool = True) -> Iterator[int]:
+    """As find(), but what is missing is made: folders, and at the end a folder or an empty file."""
+    names = [name for name in path.split("/") if name]
+    with opened(root, os.O_PATH | os.O_DIRECTORY) as top, contextlib.ExitStack() as stack:
+        here, known = top, ""
+        for index, name in enumerate(names):
+            known = f"{known}/{name}"
+            there = _look(top, known)
+            if there < 0 and (folder or index < len(names) - 1):
+                syscalls.mkdirat(here, name)
+                there = syscalls.openat2(top, known[1:], os.O_PATH, INSIDE)
+            elif there < 0:
+                os.close(syscalls.openat2(here, name, NEW_FILE, INSIDE, 0o644))
+                there = syscalls.openat2(top, known[1:], os.O_PATH, INSIDE)
+            here = stack.enter_context(opened(there))
+        yield here
+
+
+def _look(folder: int, path: str) -> int:
+    try:
+        return syscalls.openat2(folder, path.lstrip("/") or ".", os.O_PATH, INSIDE)
+    except SyscallError as error:
+        if error.name not in ("ENOENT", "ENOTDIR"):
+            raise
+        return -1

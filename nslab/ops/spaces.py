@@ -200,6 +200,7 @@ class Join(Op):
     pid: int
     kinds: tuple[str, ...]
     shared: tuple[str, ...] = ()
+    enters: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         if self.kinds:

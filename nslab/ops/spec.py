@@ -67,6 +67,17 @@ def text(argument: str, value: Any) -> str:
     return value
 
 
+_MAGIC = re.compile(r"/proc/(self|thread-self|\d+)(/task/\d+)?/(fd|cwd|root|exe|ns|map_files)(/|$)")
+
+
+def working_directory(argument: str, value: Folder) -> str:
+    """A path that does not begin with a magic link of /proc, which leads to wherever a descriptor or a process is."""
+    path = text(argument, os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if _MAGIC.match(os.path.normpath(path)):
+        raise SpecError(argument, f"{path} is a magic link, which may lead out of a container; give the path itself. proc(5)")
+    return path
+
+
 def number(argument: str, value: Any, least: int, most: int) -> int:
     """A whole number in a range."""
     if not isinstance(value, int):

@@ -30,6 +30,14 @@ SIGNALS = (*PASSED_ON, signal.SIGCHLD)
 _SIGCHLD = int(signal.SIGCHLD)
 
 
+def get_ready() -> None:
+    """Load what may be needed when other files are in sight: a module of theirs would run with the rights of this process."""
+    import traceback  # noqa: F401
+
+    from nslab import hints  # noqa: F401
+    from nslab.syscalls import decode  # noqa: F401
+
+
 def close_others(keep: Iterable[int]) -> None:
     """Close every descriptor above 2 but these: what the spawner holds is none of its children's business."""
     low = 3

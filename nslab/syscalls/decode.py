@@ -89,6 +89,8 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "mount": (text, text, text, _mount, text),
     "umount2": (text, bits(UMOUNT_FLAGS)),
     "pivot_root": (text, text),
+    "mkdirat": (fd, text, oct),
+    "symlinkat": (text, fd, text),
     "openat2": (fd, text, bits(OPEN_FLAGS), bits(RESOLVE_FLAGS)),
     "open_tree": (fd, text, bits(TREE_FLAGS)),
     "move_mount": (fd, text, fd, text, bits(MOVE_FLAGS)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 
 from nslab.errors import Refused
 from nslab.syscalls.guard import invoke, is_protected, refuse_here
@@ -62,3 +63,15 @@ def read_file(path: str, limit: int = 1 << 20) -> str:
 
     text: str = invoke("read", (path,), once)
     return text
+
+
+def mkdirat(folder: int, name: str, mode: int = 0o755) -> None:
+    """Make a directory in the one behind a descriptor. EEXIST where there is something. Source: mkdir(2)."""
+    refuse_here("mkdirat")
+    invoke("mkdirat", (folder, name, mode), partial(os.mkdir, name, mode, dir_fd=folder), path=name)
+
+
+def symlinkat(text: str, folder: int, name: str) -> None:
+    """Make a symbolic link in the directory behind a descriptor. Source: symlink(2)."""
+    refuse_here("symlinkat")
+    invoke("symlinkat", (text, folder, name), partial(os.symlink, text, name, dir_fd=folder), path=name)

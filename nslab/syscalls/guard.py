@@ -175,5 +175,6 @@ def quietly_chdir(path: str) -> None:
     """The working directory for a command, which its own step names."""
     try:
         os.chdir(path)
+        os.getcwd()  # ENOENT for one that the root does not lead to: a symlink led out through /proc (CVE-2024-21626)
     except OSError as error:
         raise failure("chdir", (path,), error.errno or 0, path=path) from None

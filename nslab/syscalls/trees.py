@@ -37,6 +37,18 @@ def openat2(folder: int, path: str, flags: int, resolve: int, mode: int = 0) -> 
     return int(invoke("openat2", (folder, path, flags, resolve), libc.syscall, *given, path=path))
 
 
+def open_inside(folder: int, path: str, flags: int) -> int:
+    """As openat2() where ``folder`` is the root and no magic link leads out, but not recorded: for every file of an archive.
+
+    Raises OSError, not SyscallError.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    fd: int = libc.syscall(OPENAT2, ctypes.c_int(folder), os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(24))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    return fd
+
+
 def open_tree(folder: int, path: str, flags: int) -> int:
     """A descriptor of the mount at ``path``; with OPEN_TREE_CLONE of a copy that is mounted nowhere yet, the caller's own.
 

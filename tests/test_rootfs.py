@@ -1,0 +1,261 @@
+"""Root filesystems: what is in sight inside, what is not any more, and that what they are made of stays as it is."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import nslab
+from tests import roots
+from tests.helpers import pidfd_of
+
+pytestmark = pytest.mark.requires("tool:busybox", "userns")
+
+MAKERS: dict[str, Callable[[Path], object]] = {
+    "machine": lambda at: "machine",
+    "busybox": lambda at: "busybox",
+    "folder": lambda at: roots.folder(at / "root"),
+    "tar": roots.tar,
+    "image": roots.image,
+}
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(f"{path} {path.lstat().st_mtime_ns} {path.lstat().st_mode:o}" for path in folder.rglob("*"))
+
+
+@pytest.fixture(params=MAKERS)
+def rootfs(request: pytest.FixtureRequest, tmp_path: Path) -> object:
+    return MAKERS[request.param](tmp_path)
+
+
+@pytest.mark.parametrize("kinds", ["mnt", "uts pid mnt", "user mnt", "all"])
+def test_each_root_is_complete_and_private(rootfs: object, kinds: str, tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    with nslab.Container(isolate=kinds, rootfs=rootfs) as box:
+        box.run("echo x > /new; echo y > /etc/new; echo z > /dev/null; echo t > /tmp/file; cat /new /etc/new", check=True)
+        assert box.run("cat /new /etc/new /tmp/file").stdout == "x\ny\nt\n"
+        assert box.run("pwd").stdout == "/\n"
+        mounts = [line.split() for line in box.run(["cat", "/proc/self/mountinfo"], check=True).lines]
+        types = {line[4]: line[line.index("-") + 1] for line in mounts}
+        assert types["/"] in ("overlay", "tmpfs")
+        assert (types["/proc"], types["/sys"], types["/dev"], types["/tmp"], types["/run"]) == (
+            "proc", "sysfs", "tmpfs", "tmpfs", "tmpfs",
+        )  # fmt: skip
+        if "pid" in kinds or kinds == "all":
+            assert int(box.run(["readlink", "/proc/self"]).stdout) < 64
+    assert not os.path.exists("/new") and not os.path.exists("/etc/new")
+    assert listing(tmp_path) == before
+    assert nslab.run("cat /new", isolate=kinds, rootfs=rootfs).returncode != 0, "gone with the container"
+
+
+def test_the_old_root_is_out_of_sight(tmp_path: Path) -> None:
+    """No mount of it is left: only what was asked for comes from the machine."""
+    with nslab.Container(isolate="all", rootfs="busybox") as box:
+        lines = box.run(["cat", "/proc/self/mountinfo"], check=True).lines
+        foreign = [
+            line for line in lines if line.split(" - ")[1].split()[0] not in ("tmpfs", "proc", "sysfs", "devpts", "mqueue")
+        ]
+        assert {line.split()[3] for line in foreign} <= {"/null", "/zero", "/full", "/random", "/urandom", "/tty", "/"}
+        assert box.run(["ls", str(tmp_path)]).returncode != 0
+        assert os.readlink(f"/proc/{box.pid}/cwd") == "/"
+
+
+def test_the_devices_are_the_harmless_ones() -> None:
+    with nslab.Container(isolate="pid mnt", rootfs="busybox") as box:
+        names = set(box.run(["ls", "/dev"]).stdout.split())
+        assert names == {
+            "null",
+            "zero",
+            "full",
+            "random",
+            "urandom",
+            "tty",
+            "ptmx",
+            "pts",
+            "shm",
+            "fd",
+            "stdin",
+            "stdout",
+            "stderr",
+        }
+        assert box.run("head -c 3 /dev/zero | wc -c; exec 3<>/dev/ptmx; ls /dev/pts", check=True).lines == ["3", "0", "ptmx"]
+
+
+def test_sys_shows_the_network_namespace_of_the_container() -> None:
+    everywhere = set(os.listdir("/sys/class/net"))
+    assert set(nslab.run(["ls", "/sys/class/net"], isolate="mnt net", rootfs="busybox").stdout.split()) == {"lo"}
+    assert set(nslab.run(["ls", "/sys/class/net"], isolate="mnt", rootfs="busybox").stdout.split()) == everywhere
+
+
+def test_the_machine_can_be_changed_inside_only() -> None:
+    name = next(entry for entry in ("/etc/hostname", "/etc/passwd") if os.path.exists(entry))
+    with nslab.Container(isolate="mnt", rootfs="machine") as box:
+        box.run(f"rm {name}; mkdir /etc/folder; echo mine > {name}", check=True)
+        assert box.run(["cat", name]).stdout == "mine\n"
+    assert Path(name).read_text() != "mine\n"
+    assert not os.path.exists("/etc/folder")
+
+
+@pytest.mark.requires("root")
+def test_the_machine_s_files_are_copied_when_they_are_written() -> None:
+    """As root any file; an ordinary user may not write to what belongs to others, but replace it."""
+    with nslab.Container(isolate="mnt", rootfs="machine") as box:
+        assert box.run("echo line >> /etc/passwd; tail -n1 /etc/passwd", check=True).stdout == "line\n"
+    assert "line\n" not in Path("/etc/passwd").read_text()
+
+
+def test_the_layers_of_an_image_and_what_they_take_away(tmp_path: Path) -> None:
+    second = roots.layer(
+        {"a": "second", "gone": "x", "full/old": "x", "full/deep/old": "x", "up": ("link", "etc"), "h": ("hard", "a")}
+    )
+    third = roots.layer({"full/.wh..wh..opq": "", "full/new": "third", ".wh.gone": "", "a": "third", "up/through": "link"})
+    with nslab.Container(isolate="mnt", rootfs=roots.image(tmp_path, second, third)) as box:
+        assert box.run("cat /a /h; ls /full; ls /gone; cat /etc/through /etc/name").stdout == "thirdsecondnew\nlinkfolder\n"
+
+
+EVIL: dict[str, list[tuple[str, roots.Content]]] = {
+    "an absolute link": [("out", ("link", "OUTSIDE")), ("out/file", "evil")],
+    "a relative link": [("out", ("link", "../../../../../../../../..OUTSIDE")), ("out/file", "evil")],
+    "a link to a link": [("a", ("link", "/")), ("b", ("link", "a/OUTSIDE")), ("b/file", "evil")],
+    "a link as the file": [("out", ("link", "OUTSIDE/file")), ("out", "evil")],
+    "a hard link": [("out", ("link", "OUTSIDE")), ("hard", ("hard", "out/victim")), ("hard", "evil")],
+    "a magic link": [("out", ("link", "/proc/self/root/OUTSIDE")), ("out/file", "evil")],
+    "dots": [("../../../../../../../../../..OUTSIDE/file", "evil")],
+}
+
+
+@pytest.mark.parametrize("how", EVIL)
+def test_d16_an_archive_never_leads_out(how: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("the machine's")
+    text = repr(EVIL[how]).replace("OUTSIDE", str(outside))
+    members = ast.literal_eval(text)
+    (tmp_path / "evil.tar").write_bytes(roots.layer(members))
+    with pytest.raises(nslab.NslabError):  # there is no program in it, or it cannot be unpacked
+        nslab.run(["/bin/true"], isolate="mnt", rootfs=tmp_path / "evil.tar")
+    assert os.listdir(outside) == ["victim"] and (outside / "victim").read_text() == "the machine's"
+
+
+def test_an_archive_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
+    whole = roots.tar(tmp_path, "root.tar").read_bytes()
+    (tmp_path / "half.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(nslab.NslabError, match=r"half.tar cannot be unpacked"):
+        nslab.run(["/bin/true"], isolate="mnt", rootfs=tmp_path / "half.tar")
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"rootfs": "/nowhere"}, "rootfs: there is no /nowhere"),
+        ({"rootfs": "/etc/passwd"}, "rootfs: /etc/passwd is neither a folder nor a tar archive"),
+        ({"rootfs": "/dev/null"}, "rootfs: /dev/null is neither"),
+        ({"rootfs": "a\0b"}, "rootfs: must not contain a NUL"),
+        ({"rootfs": 3}, "rootfs: must be text"),
+        ({"rootfs": "busybox", "isolate": "uts"}, "rootfs: needs a mount namespace"),
+        ({"rootfs": "busybox", "user": "root"}, "user: must be a number"),
+        ({"mounts": ["/etc:/mnt"], "isolate": "uts"}, "mounts: needs a mount namespace"),
+        ({"mounts": "/etc:/mnt"}, "mounts: must be a list"),
+        ({"mounts": [3]}, r"mounts\[0\]: 3 is neither"),
+        ({"mounts": ["/etc:/mnt", "etc"]}, r"mounts\[1\]: 'etc' is none of"),
+        ({"mounts": ["/nowhere:/mnt"]}, r"mounts\[0\]: there is no /nowhere"),
+        ({"mounts": ["/etc:/nowhere"]}, r"mounts\[0\]: there is no /nowhere on this machine to mount on"),
+        ({"mounts": ["/etc:/etc/passwd"]}, r"mounts\[0\]: a folder can be mounted on a folder only"),
+        ({"mounts": ["/etc:/a/../.."], "rootfs": "busybox"}, r"mounts\[0\]: the target .* without"),
+        ({"mounts": ["/etc:/"], "rootfs": "busybox"}, r"mounts\[0\]: the target"),
+        ({"mounts": ["/etc:/a", "tmpfs:/a/"], "rootfs": "busybox"}, r"mounts\[1\]: /a is the target of mounts\[0\] already"),
+        ({"mounts": [nslab.Tmpfs("/mnt", size="much")]}, r"mounts\[0\]: size 'much' is not"),
+        ({"mounts": [nslab.Overlay("/etc/passwd", "/mnt")]}, r"mounts\[0\]: /etc/passwd is not a folder"),
+        ({"propagation": "none"}, "propagation: 'none' is neither"),
+        ({"propagation": "slave", "isolate": "uts"}, "propagation: needs a mount namespace"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(options: dict, rule: str) -> None:
+    with nslab.record() as trace, pytest.raises(nslab.SpecError, match=rule):
+        nslab.run("true", **{"isolate": "mnt", **options})
+    assert len(trace) == 0
+
+
+def test_a_busybox_with_libraries_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "busybox").symlink_to("/bin/ls")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(nslab.Unavailable, match="busybox-static"):
+        nslab.run("true", isolate="mnt", rootfs="busybox")
+    (tmp_path / "busybox").unlink()
+    with pytest.raises(nslab.Unavailable, match="apt-get install busybox-static"):
+        nslab.run("true", isolate="mnt", rootfs="busybox")
+
+
+# -- mounts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_text("text")
+    return tmp_path / "source"
+
+
+@pytest.mark.parametrize("rootfs", ["busybox", "machine"])
+def test_every_kind_of_mount(source: Path, rootfs: str) -> None:
+    mounts = [
+        nslab.Bind(str(source), "/deep/bound"), f"{source}:/read-only:ro", f"{source}/file:/etc/one-file",
+        nslab.Tmpfs("/memory", size="64k", mode=0o700), nslab.Overlay([str(source), "/etc"], "/layers"),
+    ]  # fmt: skip
+    with nslab.Container(isolate="mnt", rootfs=rootfs, mounts=mounts) as box:
+        assert box.run("cat /deep/bound/file /read-only/file /etc/one-file /layers/file; ls /layers/passwd").stdout == (
+            "text" * 4 + "/layers/passwd\n"
+        )
+        box.run("echo new > /deep/bound/new; echo changed > /layers/file", check=True)
+        assert "Read-only file system" in box.run("touch /read-only/file2").stderr
+        assert box.run("head -c 100k /dev/zero > /memory/file").returncode != 0
+    assert sorted(os.listdir(source)) == ["file", "new"] and (source / "file").read_text() == "text"
+
+
+def test_mounts_on_the_machine_s_own_tree_are_the_container_s_alone(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    mounts = [nslab.Overlay(str(source), str(target)), f"{source}:/mnt:ro"]
+    with nslab.Container(isolate="mnt", mounts=mounts) as box:
+        box.run(f"touch {target}/new; ls {target} /mnt", check=True)
+        assert "touch" in box.run("touch /mnt/new").stderr
+    assert os.listdir(target) == [] and os.listdir(source) == ["file"]
+
+
+@pytest.mark.parametrize("text", ["{outside}", "../../../../../../../..{outside}", "/proc/self/root/{outside}"])
+def test_d16_a_mount_target_through_a_symlink_stays_inside(text: str, source: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root = roots.folder(tmp_path / "root")
+    (root / "link").symlink_to(text.format(outside=outside))
+    try:
+        with nslab.Container(isolate="mnt", rootfs=root, mounts=[f"{source}:/link/below"]) as box:
+            assert box.run(["cat", f"{outside}/below/file"]).stdout == "text", "in the root of the container"
+    except nslab.SyscallError as error:
+        assert error.name in ("ELOOP", "EEXIST", "ENOENT") and text != "/outside"
+    assert os.listdir(outside) == []
+
+
+def test_d16_a_target_that_is_swapped_while_it_is_mounted(source: Path, tmp_path: Path) -> None:
+    """Another process makes it a link to a folder of the machine and a folder again, as fast as it can."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root = roots.folder(tmp_path / "root")
+    swap = f"cd {root}; while :; do mkdir t; rmdir t; ln -s {outside} t; rm t; done"
+    swapping = subprocess.Popen(["sh", "-c", swap], stderr=subprocess.DEVNULL)
+    try:
+        with pidfd_of(swapping.pid):
+            for _ in range(25):
+                with contextlib.suppress(nslab.SyscallError):
+                    nslab.run("true", isolate="mnt", rootfs=root, mounts=[f"{source}:/t/below"])
+                assert os.listdir(outside) == []
+    finally:
+        swapping.kill()
+        swapping.wait()
