@@ -217,6 +217,16 @@ def test_ls_and_exec_find_a_container_of_another_process() -> None:
     assert "no container 'a shop'" in cli("exec", "a shop", "true").stderr
 
 
+def test_a_hardened_container_is_marked_and_entered_hardened() -> None:
+    with nslab.Container("tight", hardened=True) as tight, nslab.Container("loose", isolate="uts") as loose:
+        hardened = {each.pid: each.hardened for each in listing.listed()}
+        assert (hardened[tight.pid], hardened[loose.pid]) == (True, False)
+        done = cli("exec", str(tight.pid), "grep", "-E", "Seccomp:|NoNewPrivs|CapBnd", "/proc/self/status")
+        inside = tight.run(["grep", "-E", "Seccomp:|NoNewPrivs|CapBnd", "/proc/self/status"]).stdout
+        assert done.stdout == inside, done.stderr
+        assert "Seccomp:\t2" in inside
+
+
 def test_exec_in_a_terminal() -> None:
     with nslab.Container("web", isolate="uts pid mnt user", hostname="web") as web:
         with in_terminal("exec", str(web.pid), "sh") as (process, master):

@@ -49,9 +49,11 @@ def listed(root: str = "/proc") -> list[Listed]:
     mine = {process.pid for process in _above(os.getpid(), processes)}
     found = []
     for process in processes.values():
-        if process.name == "nslab-init" and (owner := _owner(process, processes, mine)):
+        if owner := _owner(process, processes, mine):
             try:
-                found.append(_look(process, owner, root))
+                words = procfs.read(f"{process.pid}/cmdline", root).split(b"\0")
+                if words[0] == b"nslab-init":
+                    found.append(_look(process, owner, os.fsdecode(words[1]) if len(words) > 1 else "", root))
             except OSError:  # it has ended, or belongs to somebody else
                 continue
     return sorted(found, key=lambda each: (each.started, each.pid))
@@ -78,13 +80,12 @@ def _owner(init: ProcessStat, processes: dict[int, ProcessStat], mine: set[int])
     return rest[1].pid if genuine and not inside else 0
 
 
-def _look(init: ProcessStat, owner: int, root: str) -> Listed:
+def _look(init: ProcessStat, owner: int, name: str, root: str) -> Listed:
     filters, above = (int(procfs.status(pid, root).get("Seccomp_filters", 0)) for pid in (init.pid, init.ppid))
     own, theirs = procfs.namespaces(init.pid, root), procfs.namespaces(init.ppid, root)
-    words = procfs.read(f"{init.pid}/cmdline", root).split(b"\0")
     uptime = float(procfs.read("uptime", root).split()[0])
     return Listed(
-        name=os.fsdecode(words[1]) if len(words) > 1 else "",
+        name=name,
         pid=init.pid,
         kinds=tuple(kind for kind in KINDS if own.get(kind) != theirs.get(kind)),
         hardened=filters > above,

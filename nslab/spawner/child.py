@@ -76,9 +76,9 @@ def live(
 
             report.send("execve", 0)
             become(context.fds["image"], request.title, report.fd, context.fds["waits"])
+        guard.name_process(request.title)  # before anybody is told: `nslab ls` knows containers by it
         report.send("ready", main)
         close_others((report.fd, signals))
-        guard.name_process(request.title)
         _supervise(request, report, main, signals)
     except BaseException as error:
         report.failed(error)

@@ -31,6 +31,7 @@ def main(control: int, client: int) -> NoReturn:
     if os.getppid() != client:  # it died while we started, and the number may be somebody else's
         os._exit(0)
     myself = os.pidfd_open(os.getpid())
+    guard.name_process("nslab-watchdog")
     spawner = os.fork()
     if spawner == 0:
         os.close(client_fd)
@@ -42,7 +43,6 @@ def main(control: int, client: int) -> NoReturn:
         finally:
             os._exit(1)
     os.close(control)
-    guard.name_process("nslab-watchdog")
     spawner_fd = os.pidfd_open(spawner)
     while not select.select([client_fd, spawner_fd], [], [])[0]:
         continue

@@ -22,12 +22,15 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import nslab
 import nslab.spawner
+from nslab.container import listing
 
 KINDS = [kind for kind in ("mnt", "uts", "ipc", "net", "user", "cgroup", "time") if os.path.exists(f"/proc/self/ns/{kind}")]
 
@@ -137,6 +140,20 @@ class Actions:
     def do_enter_for_ever(self) -> None:
         if self.random.random() < 0.3:
             self.container().run(self.litter() + f"\n{FOREVER}")
+
+    def do_attach(self) -> None:
+        """In a thread of its own, which gets no signals: what is attached would take those that this process waits for."""
+        tty = self.random.random() < 0.5
+        self.aside(lambda: nslab.run(self.litter(), isolate=self.kinds(), attach=True, tty=tty))
+
+    def do_enter_from_elsewhere(self) -> None:
+        with nslab.Container("elsewhere", isolate=self.kinds()) as box:
+            (found,) = [each for each in listing.listed() if each.pid == box.pid]
+            self.aside(lambda: listing.enter(found, self.litter()))
+
+    def aside(self, action: Callable[[], object]) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(action).result()
 
     def do_steer(self) -> None:
         process = nslab.process()
