@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nslab.container import Bind, Container, Overlay, Stepper, Tmpfs, run
+    from nslab.container import Bind, Container, Overlay, Stepper, Tmpfs, create, run
     from nslab.errors import (
         CommandError,
         CommandTimeout,
@@ -42,7 +42,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Bind": "container", "Overlay": "container", "Tmpfs": "container",
-    "Container": "container", "Stepper": "container", "run": "container",
+    "Container": "container", "Stepper": "container", "create": "container", "run": "container",
     "CommandError": "errors", "CommandTimeout": "errors", "DeadNamespace": "errors", "NslabError": "errors",
     "Refused": "errors", "SpawnerError": "errors", "SpecError": "errors", "SyscallError": "errors", "Unavailable": "errors",
     "doctor": "machines",
@@ -54,8 +54,8 @@ _HOME = {
 
 __all__ = [
     "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
-    "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Trace", "Unavailable", "doctor",
-    "draw", "ops", "process", "record", "run", "syscalls",
+    "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Trace", "Unavailable", "create",
+    "doctor", "draw", "ops", "process", "record", "run", "syscalls",
 ]  # fmt: skip
 
 

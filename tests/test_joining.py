@@ -112,6 +112,17 @@ def test_a_shared_pid_namespace_shows_the_same_processes(web: nslab.Container) -
         assert sleeper.wait(2) == -signal.SIGTERM
 
 
+@pytest.mark.requires("tool:busybox")
+def test_a_shared_mount_table_with_another_root() -> None:
+    with nslab.Container("box", isolate="mnt pid", rootfs="busybox") as box:
+        assert nslab.run(["pwd"], join={"mnt pid": box}).stdout == "/\n"
+        with nslab.Container("beside", isolate="uts", join={"mnt pid": box}) as beside:
+            assert beside.run(["cat", "/proc/self/comm"], cwd="proc").stdout == "cat\n"
+            with pytest.raises(nslab.SyscallError, match="no-such-program"):
+                beside.run(["no-such-program"])
+            assert beside.call(os.listdir, "/") == box.call(os.listdir, "/")
+
+
 def test_what_ends_with_a_shared_pid_namespace(web: nslab.Container) -> None:
     log = nslab.Container("log", isolate="uts", join={"pid": web})
     with pidfd_of(log.pid) as pidfd:

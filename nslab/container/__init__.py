@@ -5,6 +5,7 @@
 """
 
 from nslab.container.container import Container, Stepper, live, run
+from nslab.container.creating import Namespaces, create
 from nslab.container.mounts import Bind, Overlay, Tmpfs
 
-__all__ = ["Bind", "Container", "Overlay", "Stepper", "Tmpfs", "live", "run"]
+__all__ = ["Bind", "Container", "Namespaces", "Overlay", "Stepper", "Tmpfs", "create", "live", "run"]

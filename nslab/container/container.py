@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -22,13 +21,14 @@ from nslab.container.plans import Request
 from nslab.container.waiting import Condition
 from nslab.errors import CommandTimeout, DeadNamespace, SpecError
 from nslab.model import KINDS, Capabilities, Membership, NamespaceMap
-from nslab.namespaces import joining, running
+from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.clocks import Clocks, read_clocks
+from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
-from nslab.namespaces.running import Result, Running, Sink, Streams
+from nslab.namespaces.running import Result, Running, Sink
 from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
 from nslab.ops import Execute, Plan, WriteFile, spec
-from nslab.spawner import Call, Child, channel, ensure, functions
+from nslab.spawner import Call, Child, ensure
 from nslab.trace import Trace, emit_script, record
 
 
@@ -74,16 +74,17 @@ def run(
         with Container._of(request) as container:
             return container._run(container._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
     spawner = ensure()
-    folder = _folder(cwd, "/", "/") if request.rootfs else _folder(cwd, os.getcwd(), spawner.cwd)
-    work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, rootfs=request.rootfs)
+    elsewhere = request.rootfs or "mnt" in request.join
+    folder = _folder(cwd, "/", "/") if elsewhere else _folder(cwd, os.getcwd(), spawner.cwd)
+    work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, rootfs=request.rootfs, joined=request.join)
     way = request.way(spawner)
     ops = request.ops(way)
-    work = plans.fit(work, ops)
+    work = privilege.fit(work, ops)
     plan = Plan(ops, work)
 
     def start(fds: Mapping[str, Any]) -> Child:
         emit_script(plan)
-        return spawner.start(plan, work=work, fds={**fds, **way.fds}, borrowed=plans.is_borrowed(plan), lone=True)
+        return spawner.start(plan, work=work, fds={**fds, **way.fds}, borrowed=privilege.is_borrowed(plan), lone=True)
 
     return running.complete(start, work.argv, lone=True, **options)
 
@@ -161,7 +162,7 @@ class Container:
         self.joined = way.kinds
         self._members = tuple(kind for kind in KINDS if kind in self.kinds or kind in way.kinds)
         self._plan = Plan((*ops, *request.confinement()))
-        self._borrowed = plans.is_borrowed(self._plan)
+        self._borrowed = privilege.is_borrowed(self._plan)
         self._kept: list[Child] = []  # what entered, and may have left something behind
         self._stopped: Stopped | None = None
         shell = Plan(request.confinement()).script('exec "${SHELL:-sh}"')
@@ -223,24 +224,7 @@ class Container:
         self, function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *,
         collector: running.Collector | None = None, deadline: float | None = None,
     ) -> Any:  # fmt: skip
-        with (
-            contextlib.closing(Streams()) as streams,
-            channel.sealed(functions.dump(function, args, dict(kwargs or {}))) as payload,
-            os.fdopen(os.memfd_create("nslab-result", os.MFD_CLOEXEC), "r+b") as outcome,
-        ):
-            fds = {**streams.theirs, "function": payload, "result": outcome}
-            child = self._enter(Call(tuple(sys.path)), fds)
-            try:
-                streams.handed_over()
-                collector = collector or running.Collector(running.MAX_OUTPUT, running.to_notebook)
-                if not running._pump(child, streams, collector, None, deadline, False):
-                    raise CommandTimeout("it was still running at the end of its time, and was ended")
-            except BaseException:
-                child.end()
-                raise
-            child.raise_error()
-            outcome.seek(0)
-            return functions.told(outcome.read())
+        return call_inside(self._enter, function, args, kwargs or {}, collector=collector, deadline=deadline)
 
     def wait_for(
         self, condition: Condition | None = None, *, path: spec.Folder | None = None, port: int | None = None,
@@ -264,7 +248,8 @@ class Container:
 
     def _work(self, command: spec.Command, *, cwd: spec.Folder | None, **options: Any) -> Execute:
         """A command begins where this process is, or at the root of the container's own mount table."""
-        work = plans.fit(plans.work(command, cwd=self._begins(cwd), rootfs=self._request.rootfs, **options), self._plan.ops)
+        places: dict[str, Any] = {"cwd": self._begins(cwd), "rootfs": self._request.rootfs, "joined": self.joined}
+        work = privilege.fit(plans.work(command, **places, **options), self._plan.ops)
         return replace(work, before=self._request.confinement(work.before)) if self._request.hardened else work
 
     def _begins(self, cwd: spec.Folder | None) -> spec.Folder | None:
@@ -276,7 +261,7 @@ class Container:
         pidfd = self._child.pidfd
         if pidfd is None or pidfd.readable():
             raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
-        ops = plans.entering(self._members, self.pid, plans.maps_of(self._plan.ops))
+        ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops))
         if self._request.hardened:  # in the process that starts it, which is in sight of those inside
             ops += work.before if isinstance(work, Execute) else self._request.confinement()
             work = replace(work, before=()) if isinstance(work, Execute) else work

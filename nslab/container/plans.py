@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nslab.errors import SpecError
@@ -13,7 +12,6 @@ from nslab.namespaces.privilege import MapRequest
 from nslab.ops import (
     Adopt,
     BecomeRoot,
-    Borrow,
     Execute,
     IdMaps,
     Join,
@@ -22,10 +20,8 @@ from nslab.ops import (
     NewNamespaces,
     NewTime,
     Op,
-    Plan,
     SetDomainname,
     SetHostname,
-    SetIds,
     SetPropagation,
     SetUp,
     WriteFile,
@@ -211,50 +207,15 @@ def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None) -> tuple[Op,
 
 def work(
     command: spec.Command, *, env: Mapping[str, str] | None, cwd: spec.Folder | None, user: str | int | None, tty: bool = False,
-    rootfs: Root | None = None,
+    rootfs: Root | None = None, joined: Collection[str] = (),
 ) -> Execute:  # fmt: skip
     """A command, checked: who, where and with which environment it is to be run; that it exists, among the machine's files."""
     words = spec.argv(command)
     environment = spec.environment(env)
     if cwd is not None:
         cwd = spec.working_directory("cwd", cwd)
-    if rootfs is None:
+    if rootfs is None and "mnt" not in joined:
         spec.program(words, environment, cwd)
-    elif isinstance(user, str) and not rootfs.is_machine:
+    elif rootfs and isinstance(user, str) and not rootfs.is_machine:
         raise SpecError("user", "must be a number where the root filesystem is not the machine's, whose names are others")
-    return Execute(words, environment, cwd, (identity(user),) if user is not None else (), tty)
-
-
-def fit(work: Execute, ops: tuple[Op, ...]) -> Execute:
-    """The same work; its script leaves the groups alone where setgroups(2) is denied after these ops."""
-    maps = maps_of(ops)
-    if not work.before or not maps or maps.setgroups != "deny":
-        return work
-    return replace(work, before=tuple(replace(op, denied=True) if isinstance(op, SetIds) else op for op in work.before))
-
-
-def maps_of(ops: tuple[Op, ...]) -> IdMaps | None:
-    """The id maps of the user namespace that these ops end up in; None for the machine's own."""
-    maps = [op.maps for op in ops if isinstance(op, NewNamespaces | Borrow | BecomeRoot) and op.maps]
-    return maps[-1] if maps else None
-
-
-def identity(user: str | int) -> SetIds:
-    """Who to be: a user name of the machine with its groups, or a uid with the gid of the same number."""
-    import pwd
-
-    if isinstance(user, int):
-        if not 0 <= user <= spec.MAX_ID:
-            raise SpecError("user", f"{user} is no user id; they lie between 0 and {spec.MAX_ID}")
-        return SetIds(user, user)
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise SpecError("user", f"this machine has no user {user!r}") from None
-    groups = tuple(os.getgrouplist(user, entry.pw_gid))
-    return SetIds(entry.pw_uid, entry.pw_gid, groups)
-
-
-def is_borrowed(plan: Plan) -> bool:
-    """Whether a plan is for the spawner in the borrowed user namespace."""
-    return bool(plan.ops) and isinstance(plan.ops[0], Borrow)
+    return Execute(words, environment, cwd, (privilege.identity(user),) if user is not None else (), tty)

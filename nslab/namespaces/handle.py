@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
 from nslab.model import KINDS, IdMap, NamespaceId
-from nslab.namespaces import numbering
+from nslab.namespaces import joining, numbering
+from nslab.namespaces.entering import Enterable
 from nslab.ops import spec
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 
 
-class Namespace:
+class Namespace(Enterable):
     """One namespace, held open by a descriptor: as long as this object is not closed, the namespace lives.
 
-    ``kind`` is a name of KINDS, ``id`` its device and inode number (a NamespaceId).
+    ``kind`` is a name of KINDS, ``id`` its device and inode number (a NamespaceId). ``run``, ``popen`` and ``call`` join it,
+    also when nothing but this descriptor holds it.
     """
 
     def __init__(self, kind: str, descriptor: Descriptor, path: str = ""):
@@ -102,11 +105,11 @@ class Namespace:
         return nsfs.ns_get_owner_uid(self.fileno()) if self.kind == "user" else None
 
     def path(self) -> str:
-        """A path in /proc by which others reach it, "" when it has no member that can be seen."""
+        """A path in /proc by which others reach it: of a member that can be seen, else of this very handle while it is open."""
         with contextlib.suppress(OSError):
             if self._path and os.path.samestat(os.stat(self._path), os.fstat(self.fileno())):
                 return self._path
-        return next((f"/proc/{pid}/ns/{self.kind}" for pid in self._members()), "")
+        return next((f"/proc/{pid}/ns/{self.kind}" for pid in self._members()), f"/proc/{os.getpid()}/fd/{self.fileno()}")
 
     def members(self) -> list[int]:
         """The PIDs of the processes in it, as far as this user may see."""
@@ -119,6 +122,13 @@ class Namespace:
                     yield pid
             except OSError:  # gone, or not ours to look at
                 continue
+
+    def joinable(self) -> joining.Target:
+        """What others join of it."""
+        return joining.of_namespace(self)
+
+    def joins(self) -> Mapping[str, Any]:
+        return {self.kind: self}
 
     def hold(self) -> Namespace:
         """A second handle, which keeps the namespace alive on its own."""
@@ -144,7 +154,25 @@ class Namespace:
         return f"{self.kind}:[{self.id.ino}]"
 
     def __repr__(self) -> str:
-        return f"<Namespace {self}>"
+        return f"<Namespace {self}{', closed' if self._descriptor.closed else ''}>"
+
+    def row(self) -> str:
+        """A row of an HTML table: what it is, whose it is, and who is in it."""
+        kind, cells = KINDS[self.kind], [f"<b>{self}</b>"]
+        if not self._descriptor.closed:
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                owner = stack.enter_context(found) if (found := self.owner) else "out of sight"
+                cells.append(f"owner: {owner}")
+            pids = self.members()
+            shown = ", ".join(map(str, pids[:8])) + (f" and {len(pids) - 8} more" if len(pids) > 8 else "")
+            cells.append(f"members: {shown or 'none, a descriptor holds it'}")
+        else:
+            cells.append("this handle is closed")
+        mark = f'<td style="border-left:6px solid {kind.colour};text-align:left">'
+        return f"<tr>{mark}{'</td><td style=text-align:left>'.join(cells)}</td></tr>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": f"<table>{self.row()}</table>"}
 
 
 def _out_of_sight(error: SyscallError) -> None:

@@ -12,15 +12,18 @@ import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MethodType
+from typing import TYPE_CHECKING, Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError
 from nslab.model import KINDS, IdRange, NamespaceId
 from nslab.namespaces import privilege
-from nslab.namespaces.handle import Namespace
 from nslab.ops import BecomeRoot, Borrow, IdMaps, Join, Op, Setns, spec
 from nslab.spawner import Descriptor, Spawner
+
+if TYPE_CHECKING:
+    from nslab.namespaces.handle import Namespace
 
 WHY_ENTER = "an ordinary user may join what belongs to another user namespace only from inside that"
 WHY_ROOT = "whoever joins a user namespace has its capabilities, and becomes its root where it has one"
@@ -31,7 +34,7 @@ class Target:
     """What is joined: a process (``pid``) by its pidfd, or a namespace of this ``kind`` by its own descriptor.
 
     ``namespace`` opens a namespace of it; ``own`` are the kinds that are not just those of the place where it was made (None:
-    to be looked at).
+    to be looked at), ``path`` is where a script finds it.
     """
 
     descriptor: Descriptor | Namespace
@@ -39,12 +42,12 @@ class Target:
     pid: int = 0
     kind: str = ""
     own: tuple[str, ...] | None = None
+    path: Callable[[], str] = str
 
     def op(self, fd: str, kinds: tuple[str, ...]) -> Op:
         if self.pid:
             return Join(fd, self.pid, kinds)
-        with self.namespace(self.kind) as namespace:
-            return Setns(fd, self.kind, namespace.path())
+        return Setns(fd, self.kind, self.path())
 
     def owners(self, kind: str) -> list[NamespaceId]:
         """The user namespace that owns it (a user namespace: itself) and those above, as far up as can be seen."""
@@ -79,24 +82,22 @@ def checked(join: Any, isolated: tuple[str, ...]) -> dict[str, Target]:
                 raise SpecError("join", f"{kind} can be new (isolate) or joined, not both")
             if kind in found:
                 raise SpecError("join", f"{kind} is named twice")
-            key_of = (type(value), value if isinstance(value, int) else id(value))
-            known[key_of] = found[kind] = known.get(key_of) or target(value, kind)
-            if known[key_of].kind not in ("", kind):
-                raise SpecError("join", f"{kind}: {value} is a namespace of another kind")
+            one = value[kind] if isinstance(value, Mapping) and kind in value else value
+            key_of = (type(one), one if isinstance(one, int) else id(one))
+            known[key_of] = found[kind] = known.get(key_of) or target(one, kind)
+            if found[kind].kind not in ("", kind):
+                raise SpecError("join", f"{kind}: {one} is a namespace of another kind")
     return {kind: found[kind] for kind in KINDS if kind in found}
 
 
 def target(value: Any, kind: str) -> Target:
     """A Container, Process, Namespace or PID as something to join."""
     if isinstance(value, int) and not isinstance(value, bool):
-        made = of_pid(spec.number("join", value, 1, 2**31 - 1))
-    elif isinstance(value, Namespace):
-        made = of_namespace(value)
-    elif callable(joinable := getattr(value, "joinable", None)):
-        made = joinable()
-    else:
-        raise SpecError("join", f"{kind}: must be a Container, a Process, a Namespace or a PID, not {type(value).__name__}")
-    return made
+        return of_pid(spec.number("join", value, 1, spec.MAX_PID))
+    if isinstance(joinable := getattr(value, "joinable", None), MethodType):
+        made: Target = joinable()
+        return made
+    raise SpecError("join", f"{kind}: must be a Container, a Process, a Namespace or a PID, not {type(value).__name__}")
 
 
 def of_pid(pid: int) -> Target:
@@ -117,11 +118,12 @@ def of_namespace(namespace: Namespace) -> Target:
         held = namespace.hold()
     except ValueError:
         raise DeadNamespace(f"this handle on {namespace} was closed.") from None
-    return Target(held, lambda _: held.hold(), kind=held.kind)
+    return Target(held, lambda _: held.hold(), kind=held.kind, path=namespace.path)
 
 
 def of_process(pid: int, pidfd: Descriptor | None, own: tuple[str, ...] | None = None) -> Target:
     """A process by its pidfd; DeadNamespace when it has ended."""
+    from nslab.namespaces.handle import Namespace  # which is built on this
 
     def namespace(kind: str) -> Namespace:
         opened = Namespace.of(pid, kind)

@@ -10,13 +10,14 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from nslab import procfs
 from nslab.errors import SpecError, SyscallError
 from nslab.model import IdRange
-from nslab.ops import Borrow, IdMaps, Op
-from nslab.ops.spec import id_ranges
+from nslab.ops import BecomeRoot, Borrow, Execute, IdMaps, NewNamespaces, Op, Plan, SetIds
+from nslab.ops.spec import MAX_ID, id_ranges
 from nslab.spawner import Spawner
 
 CAP_SYS_ADMIN = 21
@@ -129,3 +130,38 @@ def _translate(argument: str, which: str, line: IdRange, around: tuple[IdRange, 
     raise SpecError(
         argument, f"{tuple(line)} lies outside the own {which} ({own}) and the subordinate ranges in /etc/sub{which}"
     )
+
+
+def fit(work: Execute, ops: tuple[Op, ...]) -> Execute:
+    """The same work; its script leaves the groups alone where setgroups(2) is denied after these ops."""
+    maps = maps_of(ops)
+    if not work.before or not maps or maps.setgroups != "deny":
+        return work
+    return replace(work, before=tuple(replace(op, denied=True) if isinstance(op, SetIds) else op for op in work.before))
+
+
+def maps_of(ops: tuple[Op, ...]) -> IdMaps | None:
+    """The id maps of the user namespace that these ops end up in; None for the machine's own."""
+    maps = [op.maps for op in ops if isinstance(op, NewNamespaces | Borrow | BecomeRoot) and op.maps]
+    return maps[-1] if maps else None
+
+
+def identity(user: str | int) -> SetIds:
+    """Who to be: a user name of the machine with its groups, or a uid with the gid of the same number."""
+    import pwd
+
+    if isinstance(user, int):
+        if not 0 <= user <= MAX_ID:
+            raise SpecError("user", f"{user} is no user id; they lie between 0 and {MAX_ID}")
+        return SetIds(user, user)
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise SpecError("user", f"this machine has no user {user!r}") from None
+    groups = tuple(os.getgrouplist(user, entry.pw_gid))
+    return SetIds(entry.pw_uid, entry.pw_gid, groups)
+
+
+def is_borrowed(plan: Plan) -> bool:
+    """Whether a plan is for the spawner in the borrowed user namespace."""
+    return bool(plan.ops) and isinstance(plan.ops[0], Borrow)

@@ -129,7 +129,10 @@ class Process:
 
     def setns(self, namespace: Namespace) -> None:
         """Join a namespace (pid and time: its next children will). setns(2)"""
-        self.do(Setns("namespace", namespace.kind, namespace.path()), namespace=namespace)
+        path = namespace.path()
+        if self._borrowed and "/fd/" in path:  # inside a user namespace a script may not open what this process holds
+            path = ""
+        self.do(Setns("namespace", namespace.kind, path), namespace=namespace)
 
     def sethostname(self, name: str) -> None:
         """Set the host name of its UTS namespace. sethostname(2)"""

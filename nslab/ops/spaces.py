@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from collections.abc import Mapping
@@ -146,7 +147,15 @@ class Borrow(Op):
 
 
 def merged(ops: tuple[Op, ...]) -> tuple[Op, ...]:
-    """For the script: a borrowed user namespace, and what is made right below it, by one unshare."""
+    """For the script: a borrowed user namespace and what is made right below it by one unshare, what is joined by one nsenter.
+
+    That opens all its files first: whoever is in another user namespace already may not be allowed to.
+    """
+    if ops and isinstance(ops[0], Borrow) and ops[0].path:
+        ops = (Setns("", "user", ops[0].path), *(op for op in ops[1:] if not isinstance(op, Join) or op.kinds))
+    joins = tuple(itertools.takewhile(lambda op: isinstance(op, Setns) and op.kind and op.path, ops))
+    if len(joins) > 1:
+        return (_Nsenter(joins), *ops[len(joins) :])
     if len(ops) > 1 and isinstance(ops[0], Borrow) and isinstance(ops[1], NewNamespaces):
         below = ops[1]
         if below.kinds and "user" not in below.kinds:
@@ -278,11 +287,25 @@ class Setns(Op):
     def shell(self) -> str:
         if not self.path or not self.kind:
             return "# no standard tool: setns() of a namespace that only a descriptor holds"
-        keep = ["--preserve-credentials"] if self.kind == "user" else []
-        return shlex.join(["nsenter", f"{KINDS[self.kind].unshare_option}={self.path}", *keep])
+        return _Nsenter((self,)).shell()
 
     def wrap(self, inner: str) -> str:
-        return f"{self.shell()} sh -c {shlex.quote(inner)}" if self.path and self.kind else f"{self.shell()}\n{inner}"
+        return _Nsenter((self,)).wrap(inner) if self.path and self.kind else f"{self.shell()}\n{inner}"
+
+
+@dataclass(frozen=True)
+class _Nsenter(Op):
+    """Several Setns as one command: only a script has it."""
+
+    joins: tuple[Any, ...]
+
+    def shell(self) -> str:
+        options = [f"{KINDS[op.kind].unshare_option}={op.path}" for op in self.joins]
+        keep = ["--preserve-credentials"] if any(op.kind == "user" for op in self.joins) else []
+        return shlex.join(["nsenter", *options, *keep])
+
+    def wrap(self, inner: str) -> str:
+        return f"{self.shell()} sh -c {shlex.quote(inner)}"
 
 
 @dataclass(frozen=True)

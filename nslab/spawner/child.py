@@ -147,7 +147,10 @@ def _start(
     """Start the work; its PID, 0 when there is none."""
     if isinstance(work, Execute):
         return launch(work, context, report, start)
-    pid = os.fork() if worker else 0
+    try:
+        pid = os.fork() if worker else 0
+    except OSError as error:
+        raise guard.failure("fork", (), error.errno or 0) from None
     if worker and pid == 0:
         try:
             plain_signals()

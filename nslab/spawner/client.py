@@ -41,6 +41,10 @@ class Descriptor:
             raise ValueError("the descriptor is closed")
         return self._fd
 
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
