@@ -109,6 +109,14 @@ def test_a_command_that_cannot_be_is_refused_before_anything_is_made() -> None:
     assert len(trace) == 0
 
 
+def test_what_cannot_be_executed_says_so_as_elsewhere() -> None:
+    with nslab.Container(hardened=True) as container:
+        with pytest.raises(nslab.SyscallError, match=r"execve.*EACCES"):
+            container.run(["/etc/passwd"])
+        result = container.run(["sh", "-c", 'echo "$0" "$@"; env', "a b", "", "c"], env={"PATH": os.defpath, "X": "y z"})
+        assert {"a b  c", "X=y z"} <= set(result.lines)
+
+
 # -- its init ---------------------------------------------------------------------------------------------------------
 
 

@@ -264,7 +264,7 @@ class Container:
         ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops))
         if self._request.hardened:  # in the process that starts it, which is in sight of those inside
             ops += work.before if isinstance(work, Execute) else self._request.confinement()
-            work = replace(work, before=()) if isinstance(work, Execute) else work
+            work = replace(work, before=(), launched=True) if isinstance(work, Execute) else work
         plan = Plan(ops, work if isinstance(work, Execute) else None)
         child = self._spawner.start(plan, work=work, fds={**fds, "init": pidfd}, borrowed=self._borrowed)
         self._kept[:] = [kept for kept in self._kept if kept.gone is None]

@@ -145,5 +145,5 @@ def _plan(container: Listed, kinds: tuple[str, ...], work: Execute) -> Plan:
         from nslab.container import hardening
 
         ops += hardening.confinement(work.before)
-        work = replace(work, before=())
+        work = replace(work, before=(), launched=True)
     return Plan(ops, work)

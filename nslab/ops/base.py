@@ -88,13 +88,17 @@ class Op:
 
 @dataclass(frozen=True)
 class Execute:
-    """The command at the end of a plan; ``before`` is done in its own process, between fork and execve."""
+    """The command at the end of a plan; ``before`` is done in its own process, between fork and execve.
+
+    ``launched``: by a minimal program, so that our own is not the last that its process executed before.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] | None  # None: that of the notebook when it started the spawner
     cwd: str | None = None
     before: tuple[Op, ...] = ()
     terminal: bool = False
+    launched: bool = False
 
     def shell(self) -> str:
         """One line; text for sh stands in parentheses as it is, without another layer of quotes, where it can."""

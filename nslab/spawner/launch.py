@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -39,7 +40,7 @@ def launch(work: Execute, context: Context, report: Report, start: guard.Prepare
     if work.cwd is not None:
         guard.quietly_chdir(work.cwd)
     path = find(work.argv[0], os.environ if work.env is None else work.env)
-    if work.before or work.terminal:
+    if work.before or work.terminal or work.launched:
         return _by_fork(path, work, context, report)
     try:
         return int(guard.make(start or prepared(work, path, context.fds)))
@@ -80,7 +81,11 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         for op in work.before:
             op.execute(context)
         report.send("execve", path)
-        os.execve(path, work.argv, _OWN if work.env is None else work.env)
+        env = _OWN if work.env is None else work.env
+        if work.launched:
+            _must_be_executable(path)
+            os.execve(context.fds["launcher"], ("nslab-run", path, *work.argv), env)
+        os.execve(path, work.argv, env)
     except OSError as error:
         report.failed(
             guard.failure("execve", (path, work.argv), error.errno or 0, path=path) if error.filename == path else error
@@ -91,3 +96,10 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         os.write(alive, b"!")
     finally:
         os._exit(127)
+
+
+def _must_be_executable(path: str) -> None:
+    """Raise what the execve would: nobody hears of the launcher's own. (That of a script's interpreter is status 127.)"""
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+        number = errno.EACCES if os.path.exists(path) else errno.ENOENT
+        raise OSError(number, os.strerror(number), path)

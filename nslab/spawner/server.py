@@ -136,11 +136,17 @@ class Server:
             calls += more
             rest = rest[1:]
         work = request.work
-        start = prepared(work, work.argv[0], fds) if isinstance(work, Execute) and "/" in work.argv[0] else None
+        start = None
+        if isinstance(work, Execute) and work.launched:
+            from nslab.spawner import minimal
+
+            fds["launcher"] = minimal.image("launcher")
+        elif isinstance(work, Execute) and "/" in work.argv[0]:
+            start = prepared(work, work.argv[0], fds)
         if request.bare:
             from nslab.spawner import minimal
 
-            fds["image"] = minimal.image()
+            fds["image"] = minimal.image("init")
             fds["executes"], fds["waits"] = os.pipe()
         mapped, written = os.pipe() if maps and not by_itself else (-1, -1)
         try:

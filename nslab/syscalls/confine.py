@@ -10,7 +10,6 @@ import os
 import resource
 
 from nslab.syscalls.guard import invoke, libc, refuse_here
-from nslab.syscalls.processes import prctl
 
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 23, 24, 38, 47, 4
 
@@ -27,16 +26,19 @@ def capset_none() -> None:
 
 
 def capbset_drop_all() -> None:
-    """Empty the bounding set, one call a capability: no execve gives them back. EPERM without CAP_SETPCAP.
+    """Empty the bounding set, so that no execve gives capabilities back; one call for each, recorded as one.
 
-    Source: capabilities(7), PR_CAPBSET_DROP(2const).
+    EPERM without CAP_SETPCAP. Source: capabilities(7), PR_CAPBSET_DROP(2const).
     """
     refuse_here("capbset_drop")
-    capability = 0
-    while (is_there := libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0)) >= 0:
-        if is_there:
-            prctl(PR_CAPBSET_DROP, capability)
-        capability += 1
+    count = 0
+    while libc.prctl(PR_CAPBSET_READ, count, 0, 0, 0) >= 0:
+        count += 1
+
+    def drop() -> int:
+        return min(int(libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)) for capability in range(count))
+
+    invoke("prctl", (PR_CAPBSET_DROP, f"0 to {count - 1}, each"), drop)
 
 
 def join_session_keyring() -> None:
