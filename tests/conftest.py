@@ -77,6 +77,17 @@ def _has_python(version: str) -> bool:
     return find_python(version) is not None
 
 
+def _has_cgroup2(controllers: str) -> bool:
+    import nslab
+    from nslab.container import limits
+
+    try:
+        limits.place(tuple(filter(None, controllers.split("+"))))
+    except nslab.Unavailable:
+        return False
+    return True
+
+
 REQUIREMENTS = {
     "root": Requirement(_is_root, "needs root with CAP_SYS_ADMIN", "run it as root, for example: sudo make test"),
     "ordinary": Requirement(lambda _: os.geteuid() != 0, "needs an ordinary user", "run it as one"),
@@ -94,12 +105,18 @@ REQUIREMENTS = {
     "initial": Requirement(_is_initial, "needs to be in the initial namespace of kind {}", "run it outside any container"),
     "linux": Requirement(_has_linux, "needs Linux {}", "a newer kernel"),
     "tool": Requirement(lambda name: shutil.which(name) is not None, "needs {}", "make test DEPS=install"),
+    "cgroup2": Requirement(
+        _has_cgroup2,
+        "needs cgroup v2 with {} for this user",
+        "it is run by the tier uml: python -m tests.suite --tier uml",
+    ),
     "python": Requirement(_has_python, "needs Python {}", "install it where PATH or ~/.pyenv/versions has it"),
 }
 
 # What holds in one tier only, and so takes a test out of the others when tests/suite.py runs them all.
 ELSEWHERE = {
-    "root": {"root"},
+    "root": {"root", "uml"},
+    "cgroup2": {"uml"},
     "ordinary": {"rootless", "subids"},
     "subids": {"subids"},
 }
@@ -108,8 +125,7 @@ ELSEWHERE = {
 @cache
 def missing(name: str) -> str | None:
     """Why ``name`` does not hold here, with the way out, or None."""
-    key, _, argument = name.partition(":")
-    requirement = REQUIREMENTS[key]
+    requirement, argument = REQUIREMENTS[key(name)], name.partition(":")[2]
     if requirement.probe(argument):
         return None
     return f"{requirement.reason.format(argument)} ({requirement.how})"
@@ -132,7 +148,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = FOLDERS.get(item.path.relative_to(config.rootpath / "tests").parts[0])
         if mark:
             item.add_marker(mark)
-        unknown = [name for name in required(item) if name.partition(":")[0] not in REQUIREMENTS]
+        unknown = [name for name in required(item) if key(name) not in REQUIREMENTS]
         if unknown:
             raise pytest.UsageError(f"{item.nodeid} requires {unknown}: see REQUIREMENTS in tests/conftest.py")
     if not TIER:
@@ -148,7 +164,16 @@ def _is_elsewhere(item: pytest.Item) -> bool:
     if TIER == "subids":
         return "subids" not in names
     # The tier "user" is the whole suite as an ordinary user: nothing is run elsewhere, and what is missing is said.
-    return TIER != "user" and any(TIER not in ELSEWHERE.get(name, {TIER}) for name in names)
+    return TIER != "user" and any(TIER not in ELSEWHERE.get(key(name), {TIER}) and not is_here(name) for name in names)
+
+
+def key(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def is_here(name: str) -> bool:
+    """Whether what is usually another tier's can be had in this one: a machine may have a whole cgroup v2."""
+    return key(name) == "cgroup2" and missing(name) is None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -156,7 +181,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         reason = missing(name)
         if reason is None:
             continue
-        if MUST_WORK and name.partition(":")[0] not in ("root", "ordinary", "python"):
+        if MUST_WORK and key(name) not in ("root", "ordinary", "python", "cgroup2"):
             pytest.fail(f"{reason}, and NSLAB_MUST_WORK is set", pytrace=False)
         pytest.skip(reason)
 

@@ -41,18 +41,20 @@ PACKAGES = {
     "iproute2": "ip",
     "procps": "ps",
     "busybox-static": "busybox",
+    "user-mode-linux": "linux.uml",
     "gcc": "cc",
     "libc6-dev": "/usr/include/stdio.h",
     "make": "make",
 }
 
 CORE = "not notebook and not browser and not crash"
+UML = "uml"  # the tests that need a whole cgroup v2, on a kernel that has one
 
 
 @dataclass
 class Tier:
     name: str
-    user: str  # root, rootless (nobody), subids (nobody with subordinate ids), user (whoever we are, not root)
+    user: str  # root, rootless (nobody), subids (nobody with subordinate ids), uml (root elsewhere), user (whoever we are)
     select: str  # a marker expression of pytest
     python: Path
     may_be_empty: bool = False
@@ -119,6 +121,10 @@ def tiers(args: argparse.Namespace, not_run: list[str]) -> Iterator[Tier]:
         yield Tier(name, user, select, here, may_be_empty=name == "crash")
         if other:
             yield Tier(f"{name}-rootless", "rootless", select, here, may_be_empty=name == "crash")
+    if shutil.which("linux.uml"):
+        yield Tier("uml", "uml", UML, here)
+    else:
+        not_run.append("uml: there is no linux.uml, a kernel that runs as a process (Debian's user-mode-linux)")
     yield Tier("browser", user, "browser", here)
 
 
@@ -186,6 +192,10 @@ def run(tier: Tier, elsewhere: Elsewhere | None, extra: list[str]) -> None:
             assert elsewhere
             command, env = elsewhere.command(tier.python, arguments, subids=tier.user == "subids")
             cwd = elsewhere.copy
+        elif tier.user == "uml":
+            arguments = [word for word in arguments if not word.startswith("--basetemp=")]  # its own /tmp
+            arguments += [] if extra else with_marker("uml")  # collecting all the others takes long there
+            command, env, cwd = [sys.executable, "-m", "tests.uml", folder, str(tier.python), *arguments], {**os.environ}, ROOT
         else:
             path = f"{tier.python.parent}:{os.environ['PATH']}"
             command, env, cwd = [str(tier.python), *arguments], {**os.environ, "PATH": path}, ROOT
@@ -204,6 +214,10 @@ def run(tier: Tier, elsewhere: Elsewhere | None, extra: list[str]) -> None:
         tier.problems.append(f"pytest ended with status {status}")
     if not tier.counts["passed"] + tier.counts["failed"] and not tier.may_be_empty and not extra and MUST_WORK:
         tier.problems.append("no test ran, and NSLAB_MUST_WORK is set")
+
+
+def with_marker(name: str) -> list[str]:
+    return [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if f"pytest.mark.{name}" in path.read_text()]
 
 
 def count(tier: Tier, junit: Path) -> None:
@@ -312,7 +326,12 @@ def _version(python: Path) -> str:
 
 
 def _who(user: str) -> str:
-    names = {"root": "as root", "rootless": "as nobody", "subids": "as nobody with subordinate ids"}
+    names = {
+        "root": "as root",
+        "rootless": "as nobody",
+        "subids": "as nobody with subordinate ids",
+        "uml": "as root of user-mode Linux",
+    }
     return names.get(user, "as you")
 
 
