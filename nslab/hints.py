@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from errno import (
     EACCES,
+    EAGAIN,
     EBUSY,
     EDQUOT,
     EEXIST,
@@ -34,6 +35,7 @@ from typing import Any
 from nslab import procfs
 from nslab.model import KINDS
 
+TOO_MANY = "there are as many processes as there may be: a limit on pids of the cgroup (pids.max), or ulimit -u. fork(2)"
 CAP_SETFCAP, CAP_SYS_ADMIN = 31, 21
 DEPTH = {"user": 33, "pid": 32}  # levels below the initial namespace, kernel 6.18; user_namespaces(7) says 32
 
@@ -82,6 +84,12 @@ def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), **_: Any) -> s
         return "this kernel, or a seccomp filter around this process (Seccomp in /proc/self/status), does not know the call."
     if errno == ENOMEM:
         return _dead_init()
+    if flags & 1 << 33 and errno in (EACCES, EBUSY):
+        return (
+            "the cgroup takes no process from here: another user's, or one with controllers enabled for those below. cgroups(7)"
+        )
+    if errno == EAGAIN:
+        return TOO_MANY
     if errno == EPERM and "user" in kinds:
         return _user_refused()
     if errno == EPERM and kinds and _has(CAP_SYS_ADMIN):
@@ -257,6 +265,11 @@ def _write(errno: int, path: str = "", text: str = "", **facts: Any) -> str:
             "setgroups can be denied only before gid_map is written, and once denied stays so, for every user namespace below "
             "as well. user_namespaces(7)"
         )
+    if name == "cgroup.subtree_control" and errno == EBUSY:
+        return (
+            "a cgroup with processes in it enables no controller for those below: processes belong into leaves.\n"
+            "what to do: move them into a cgroup below first, or end what uses the controller there. cgroups(7)"
+        )
     if name == "timens_offsets" and errno == EACCES:
         return (
             "the offsets are fixed as soon as the first process is in the new time namespace: too late.\n"
@@ -392,10 +405,14 @@ def _execve(errno: int, path: str = "", **_: Any) -> str:
         return f"{path!r} is neither a binary for this machine nor a script that begins with #!."
     if errno == ENAMETOOLONG:
         return "a path or name is too long."
+    if errno == EAGAIN:
+        return TOO_MANY
     return _dead_init() if errno == ENOMEM else ""
 
 
 def _fork(errno: int, **_: Any) -> str:
+    if errno == EAGAIN:
+        return TOO_MANY
     return _dead_init() if errno == ENOMEM else ""
 
 

@@ -170,6 +170,15 @@ def covered(prefix: str = "/proc", pid: Pid = "self", root: str = "/proc") -> li
     return [m.target for m in mountinfo(pid, root) if m.target.startswith(prefix + "/")]
 
 
+def cgroups(pid: Pid = "self", root: str = "/proc") -> dict[tuple[str, ...], str]:
+    """The cgroup that the process is in, as the reader sees it, by the controllers of each hierarchy; cgroup v2 is ().
+
+    A named hierarchy of v1 has its name for a controller: "name=systemd". Source: cgroups(7).
+    """
+    rows = (os.fsdecode(line).split(":", 2) for line in read(f"{pid}/cgroup", root).splitlines())
+    return {tuple(filter(None, controllers.split(","))): path for _, controllers, path in rows}
+
+
 def listening(root: str = "/proc") -> set[int]:
     """The TCP ports that are listened on in the network namespace of the reader, over IPv4 or IPv6."""
     ports = set()

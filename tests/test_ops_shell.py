@@ -411,7 +411,7 @@ def test_what_no_tool_can_do_is_a_comment() -> None:
             ops.Mask(("/a",)), ops.ReadOnly(("/a",)), ops.MakeFolders((("/a", 0o755),)), ops.MakeLinks((("/a", "b"),)),
             ops.MountInside("tmpfs", "/a"), ops.BindInside("/a", "/b"), ops.MakeDev("/a"), ops.EnterRoot("/a"),
             ops.FillBusybox("/a", "/b"), ops.Unpack("/a", "/b"),
-            ops.SetUp("lo"),
+            ops.SetUp("lo"), ops.InCgroup("/a", "b", "c", ("pids",), (("pids.max", "5"),)),
         )
     ]  # fmt: skip
     assert len(here) == len([name for name in ops.__all__ if name not in ("Context", "Execute", "IdMaps", "Op", "Plan")])

@@ -9,17 +9,19 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
 from nslab import procfs, syscalls
+from nslab.container import limits as limiting
 from nslab.container import members, plans, waiting
 from nslab.container.members import Members, Stats
 from nslab.container.mounts import MountRequest
-from nslab.container.pausing import Stopped
+from nslab.container.pausing import Frozen, Stopped
 from nslab.container.plans import Request
 from nslab.container.waiting import Condition
-from nslab.errors import CommandTimeout, DeadNamespace, SpecError
+from nslab.errors import CommandTimeout, DeadNamespace, SpecError, SyscallError, Unavailable
 from nslab.model import KINDS, Capabilities, Membership, NamespaceMap
 from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.clocks import Clocks, read_clocks
@@ -27,7 +29,7 @@ from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink
 from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
-from nslab.ops import Execute, Plan, WriteFile, spec
+from nslab.ops import Execute, InCgroup, Plan, WriteFile, spec
 from nslab.spawner import Call, Child, ensure
 from nslab.trace import Trace, emit_script, record
 
@@ -41,14 +43,15 @@ def run(
     timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
     user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False, attach: bool = False,
     max_output: int = running.MAX_OUTPUT, hardened: bool = False, join: Mapping[str, Any] | None = None,
+    limits: Mapping[str, Any] | None = None,
 ) -> Result:  # fmt: skip
     """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
 
     ``command`` is text for sh, or a list. ``isolate`` names the kinds of namespace that are new ("uts pid", a list, "all");
     ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue`` and
     ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue``,
-    ``sysctls``, ``rootfs``, ``mounts`` and ``propagation`` say what they hold, and ``join`` which are shared with somebody, as
-    for Container.
+    ``sysctls``, ``rootfs``, ``mounts`` and ``propagation`` say what they hold, ``join`` which are shared with somebody, and
+    ``limits`` what all of it may use, as for Container.
 
     ``input`` is given to standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout), ``check`` raises
     CommandError on failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom; ``stream`` shows
@@ -62,7 +65,7 @@ def run(
     request = Request.checked(
         isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
         clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened, join=join,
-        rootfs=rootfs, mounts=mounts, propagation=propagation,
+        rootfs=rootfs, mounts=mounts, propagation=propagation, limits=limits,
     )  # fmt: skip
     options: dict[str, Any] = {
         "input": input, "timeout": timeout, "check": check, "text": text, "stream": stream, "tty": tty, "attach": attach,
@@ -74,11 +77,12 @@ def run(
         with Container._of(request) as container:
             return container._run(container._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
     spawner = ensure()
+    cgroup = request.cgroup(spawner)
     elsewhere = request.rootfs or "mnt" in request.join
     folder = _folder(cwd, "/", "/") if elsewhere else _folder(cwd, os.getcwd(), spawner.cwd)
     work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, rootfs=request.rootfs, joined=request.join)
     way = request.way(spawner)
-    ops = request.ops(way)
+    ops = request.ops(way, cgroup)
     work = privilege.fit(work, ops)
     plan = Plan(ops, work)
 
@@ -104,7 +108,9 @@ class Container:
     are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}. ``join`` shares namespaces that
     are there, by kind: {"net": web, "ipc": 4711}, with a Container, a Process, a Namespace, or the PID of any process,
     whoever made it. ``hardened`` closes what namespaces leave open, for the container and for every command that enters it,
-    and isolates every kind but time: see docs/hardened.md, also for what it does not promise.
+    and isolates every kind but time: see docs/hardened.md, also for what it does not promise. ``limits`` are held by a cgroup
+    (v2) for all that is inside: {"pids": 50, "memory": "256M", "cpu": 0.5}, the latter in processors; nslab's init and a
+    supervisor for each command count. Unavailable where this user cannot have these controllers.
 
     ``rootfs`` needs mnt: "machine" (the machine's own files), "busybox", a folder, a tar file or an OCI image layout; whichever
     it is, it stays as it is: what is written goes to memory. ``mounts`` needs mnt: a list of Bind, Tmpfs and Overlay, or short
@@ -121,13 +127,13 @@ class Container:
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
         mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
         join: Mapping[str, Any] | None = None, rootfs: spec.Folder | None = None, mounts: Iterable[MountRequest] = (),
-        propagation: str = "private",
+        propagation: str = "private", limits: Mapping[str, Any] | None = None,
     ):  # fmt: skip
         self.name = spec.text("name", name)
         request = Request.checked(
             isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
             clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened, join=join,
-            rootfs=rootfs, mounts=mounts, propagation=propagation,
+            rootfs=rootfs, mounts=mounts, propagation=propagation, limits=limits,
         )  # fmt: skip
         self._make(request)
 
@@ -156,16 +162,18 @@ class Container:
         self._request = request
         self._spawner = ensure()
         with record(self.trace):
+            cgroup = request.cgroup(self._spawner)
             way = request.way(self._spawner)
-            ops = request.ops(way, stay=True)
+            ops = request.ops(way, cgroup, stay=True)
         self._way = way.fds  # until it is ready
         self.joined = way.kinds
         self._members = tuple(kind for kind in KINDS if kind in self.kinds or kind in way.kinds)
         self._plan = Plan((*ops, *request.confinement()))
         self._borrowed = privilege.is_borrowed(self._plan)
         self._kept: list[Child] = []  # what entered, and may have left something behind
-        self._stopped: Stopped | None = None
         shell = Plan(request.confinement()).script('exec "${SHELL:-sh}"')
+        self._cgroup = next((op for op in ops if isinstance(op, InCgroup)), None)
+        self._held: Stopped | Frozen | None = None  # as long as it is paused
         self._script = _Script(Plan(ops), "cd /\n" if "mnt" in self._members else "", shell)
         self.trace.add_script(self._script)
         emit_script(self._script)
@@ -237,7 +245,7 @@ class Container:
         return something true: it looks again after 1 ms, 2 ms, at most 50 ms, and when a file that the command names changes.
         """
         running.check_timeout(timeout)
-        function, args, words = waiting.chosen(condition, path, port, self._begins(None))
+        function, args, words = waiting.chosen(condition, path, port, partial(self._work, cwd=None, env=None, user=None))
         heard = running.Collector(2000, None)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
@@ -261,7 +269,7 @@ class Container:
         pidfd = self._child.pidfd
         if pidfd is None or pidfd.readable():
             raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
-        ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops))
+        ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops), self._cgroup)
         if self._request.hardened:  # in the process that starts it, which is in sight of those inside
             ops += work.before if isinstance(work, Execute) else self._request.confinement()
             work = replace(work, before=(), launched=True) if isinstance(work, Execute) else work
@@ -305,7 +313,7 @@ class Container:
     def stats(self) -> Stats:
         """What it uses now: processes, threads, processor time, memory, descriptors, bytes read from and written to disks."""
         self._must_live()
-        return members.measure(self._child, self._kept, {})
+        return members.measure(self._child, self._kept, limiting.counted(self._cgroup.path) if self._cgroup else {})
 
     def _must_live(self) -> None:
         if not self.alive:
@@ -345,24 +353,38 @@ class Container:
     def pause(self) -> None:
         """Hold every process inside still, until resume(); nothing can enter meanwhile.
 
-        Each gets SIGSTOP, again and again until no new one is found. That is seen: by parents that wait for stopped children,
-        as shells do, and whoever may signal them can let them go on.
+        With cgroup v2 its freezer does it, all at once and unseen by those inside, in a cgroup that is made now if there is
+        none. Where this user may make no cgroup each gets SIGSTOP, until no new one is found. That is seen, by parents that
+        wait for stopped children as shells do; and whoever may signal a process can let it go on.
         """
         self._must_live()
         if not self.paused:
             with record(self.trace):
-                self._stopped = Stopped(lambda: members.pids(self._child, self._kept))
+                self._held = self._freeze() or Stopped(lambda: members.pids(self._child, self._kept))
+
+    def _freeze(self) -> Frozen | None:
+        try:
+            cgroup = self._cgroup or limiting.cgroup(self._spawner.group, {})
+            held = Frozen(self._spawner, cgroup, self.pid, self._everybody, self._borrowed)
+        except (Unavailable, SyscallError):
+            return None
+        self._cgroup = cgroup
+        return held
+
+    def _everybody(self) -> list[int]:
+        supervisors = [child.pid for child in self._kept if child.pid and child.gone is None]
+        return [self.pid, *supervisors, *members.pids(self._child, self._kept)]
 
     def resume(self) -> None:
         """Let all that pause() held still go on; what stood still before it does not."""
-        stopped, self._stopped = self._stopped, None
-        if stopped:
+        held, self._held = self._held, None
+        if held and self.alive:
             with record(self.trace):
-                stopped.resume()
+                held.resume()
 
     @property
     def paused(self) -> bool:
-        return self._stopped is not None
+        return self._held is not None
 
     # -- ending it ------------------------------------------------------------------------------------------------------
 
@@ -384,7 +406,7 @@ class Container:
         if live.get(self.name) is self:
             del live[self.name]
         self._finalizer()
-        self._stopped = None
+        self._held = None
 
     def __enter__(self) -> Container:
         return self

@@ -1,4 +1,4 @@
-"""Holding still whatever runs inside, by signals."""
+"""Holding still whatever runs inside: by the freezer of cgroup v2, or by signals."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 from nslab import procfs, syscalls
 from nslab.errors import NslabError, SyscallError
-from nslab.spawner import Descriptor
+from nslab.ops import InCgroup
+from nslab.spawner import Descriptor, Spawner
 
 PATIENCE = 2.0  # seconds until all has to stand still
 STILL = "TtZX"  # states of a process that does not run: stopped, traced, dead
@@ -72,3 +74,36 @@ def _held(pid: int) -> Descriptor | None:
         return pidfd if procfs.stat(pid).start == before.start else None  # else the number is somebody else's by now
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+class Frozen:
+    """A cgroup that the kernel holds still as a whole, with all of ``members`` in it; they remain there afterwards."""
+
+    def __init__(self, spawner: Spawner, cgroup: InCgroup, owner: int, members: Callable[[], list[int]], borrowed: bool):
+        self.cgroup = cgroup
+        self._order = partial(spawner.regroup, cgroup, owner, borrowed=borrowed)
+        deadline = time.monotonic() + PATIENCE
+        moved: set[int] = set()
+        try:
+            while new := set(members()) - moved:  # who was moved stands still, so that there is an end to it
+                self._order(sorted(new), freeze=True)
+                moved |= new
+            self._wait(deadline)
+        except BaseException:
+            with contextlib.suppress(NslabError):
+                self.resume()
+            raise
+
+    def _wait(self, deadline: float) -> None:
+        """Until the kernel says that all stands still."""
+        with open(f"{self.cgroup.path}/cgroup.events", "rb", buffering=0) as events:
+            poller = select.poll()
+            poller.register(events, select.POLLPRI)
+            while b"frozen 1" not in os.pread(events.fileno(), 4096, 0):
+                if time.monotonic() > deadline:
+                    raise NslabError(f"{self.cgroup.path} was not frozen within {PATIENCE:g} s; what is inside goes on.")
+                poller.poll(20)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._order((), freeze=False)

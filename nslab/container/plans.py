@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nslab.container import limits as limiting
 from nslab.errors import SpecError
 from nslab.namespaces import joining, privilege
 from nslab.namespaces.privilege import MapRequest
@@ -14,6 +15,7 @@ from nslab.ops import (
     BecomeRoot,
     Execute,
     IdMaps,
+    InCgroup,
     Join,
     Mount,
     MountProc,
@@ -24,6 +26,7 @@ from nslab.ops import (
     SetHostname,
     SetPropagation,
     SetUp,
+    Unshare,
     WriteFile,
     spec,
 )  # fmt: skip
@@ -61,6 +64,7 @@ class Request:
     rootfs: Root | None
     mounts: tuple[Bind | Tmpfs | Overlay, ...]
     propagation: str
+    limits: Mapping[str, tuple[str, str]]
 
     @classmethod
     def checked(
@@ -69,7 +73,7 @@ class Request:
         clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
         mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, hardened: bool = False,
         join: Mapping[str, Any] | None = None, rootfs: spec.Folder | None = None, mounts: Iterable[MountRequest] = (),
-        propagation: str = "private",
+        propagation: str = "private", limits: Mapping[str, Any] | None = None,
     ) -> Request:  # fmt: skip
         """The same, or SpecError: nothing has been made yet."""
         kinds = spec.kinds(isolate)
@@ -104,24 +108,34 @@ class Request:
         return cls(
             kinds, spec.hostname(hostname, kinds), spec.hostname(domainname, kinds, "domainname"), uid_map, gid, setgroups,
             spec.clock(clock, kinds), proc, bool(loopback), spec.folder("mqueue", mqueue, kinds, ("ipc", "mnt")),
-            spec.sysctls(sysctls, kinds), bool(hardened), joined, root, wanted, propagation,
+            spec.sysctls(sysctls, kinds), bool(hardened), joined, root, wanted, propagation, limiting.checked(limits),
         )  # fmt: skip
 
     def way(self, spawner: Spawner) -> joining.Way:
         """Where the plan begins: in what is to be joined, if anything is."""
         return joining.way(self.join, spawner)
 
-    def ops(self, way: joining.Way, *, stay: bool = False) -> tuple[Op, ...]:
+    def cgroup(self, spawner: Spawner) -> InCgroup | None:
+        """The cgroup that holds the limits; Unavailable where there cannot be one."""
+        return limiting.cgroup(spawner.group, self.limits) if self.limits else None
+
+    def ops(self, way: joining.Way, cgroup: InCgroup | None = None, *, stay: bool = False) -> tuple[Op, ...]:
         """The plan: what is joined, then new namespaces, the mount table, /proc, clock and names.
 
         With ``stay`` the process is to be a member of a PID namespace that it joins, which only a new process can be.
         """
         ops: list[Op] = [*way.ops]
         maps = self.maps(way.around) if "user" in self.kinds else None
+        kinds = self.kinds
+        if cgroup:
+            ops.append(cgroup)
+            kinds = tuple(kind for kind in kinds if kind != "cgroup")
         if self.kinds or not way.kinds or (stay and "pid" in way.kinds):
-            ops.append(NewNamespaces(self.kinds, maps))
+            ops.append(NewNamespaces(kinds, maps))
         if maps:
             ops.append(BecomeRoot(implied=WHY_ROOT))
+        if kinds != self.kinds:
+            ops.append(Unshare(("cgroup",)))  # once it is there: clone3 would make the spawner's cgroup the root of the view
         if "pid" not in self.kinds:
             ops.append(Adopt(implied=WHY_ADOPT))
         if "mnt" in self.kinds:
@@ -195,9 +209,10 @@ def _files(
     return root, wanted.checked(mounts, kinds, root is not None)
 
 
-def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None) -> tuple[Op, ...]:
+def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None, cgroup: InCgroup | None = None) -> tuple[Op, ...]:
     """The ops of a process that joins a container of these kinds, whose init has this PID and the pidfd named "init"."""
-    ops: list[Op] = [Join("init", pid, kinds)]
+    ops: list[Op] = [cgroup] if cgroup else []
+    ops.append(Join("init", pid, kinds))
     if "user" in kinds:
         ops.append(BecomeRoot(maps, implied=WHY_ROOT))
     if "pid" not in kinds:

@@ -6,18 +6,17 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from nslab.container import plans
 from nslab.errors import SpecError
-from nslab.ops import spec
+from nslab.ops import Execute, spec
 from nslab.spawner import conditions
 
 Condition = spec.Command | Callable[[], Any]
 
 
 def chosen(
-    condition: Condition | None, path: spec.Folder | None, port: int | None, folder: spec.Folder | None
+    condition: Condition | None, path: spec.Folder | None, port: int | None, work: Callable[[spec.Command], Execute]
 ) -> tuple[Callable[..., Any], tuple[Any, ...], str]:
-    """The function, its arguments, and the condition in words; a command is looked up as if it began in ``folder``."""
+    """The function, its arguments, and the condition in words; ``work`` makes of a command what runs inside."""
     if [condition, path, port].count(None) != 2:
         raise SpecError("condition", "needs exactly one of these: a command, a function, path= or port=")
     if path is not None:
@@ -29,8 +28,8 @@ def chosen(
         return conditions.port_is_open, (spec.number("port", port, 1, 65535),), f"nothing inside listens on TCP port {port}"
     if isinstance(condition, str) or not callable(condition):
         assert condition is not None
-        work = plans.work(condition, env=None, cwd=folder, user=None)
-        return conditions.command_succeeds, (work.argv, dict(work.env or {})), f"{condition!r} did not succeed"
+        command = work(condition)
+        return conditions.command_succeeds, (command.argv, dict(command.env or {})), f"{condition!r} did not succeed"
     name = getattr(condition, "__name__", type(condition).__name__)
     return conditions.function_is_true, (condition,), f"{name}() was not true"
 
@@ -38,5 +37,6 @@ def chosen(
 def in_vain(words: str, timeout: float | None, said: str | bytes) -> str:
     """The message when the time is over; what the condition wrote to standard error, each line once."""
     text = said if isinstance(said, str) else said.decode(errors="replace")
-    lines = list(dict.fromkeys(text.splitlines()))[:5]
+    whole = text.splitlines(keepends=True)  # but the last one, at which keeping ended
+    lines = list(dict.fromkeys(line.rstrip("\n") for line in whole if line.endswith("\n") or len(whole) == 1))[:5]
     return "\n".join([f"after {timeout:g} s {words}{':' if lines else ''}", *lines])

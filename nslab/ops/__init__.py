@@ -6,6 +6,7 @@ checked before anything is made, shipped to the spawner, run (at once or one op 
 """
 
 from nslab.ops.base import Context, Execute, Op, Plan
+from nslab.ops.cgroups import InCgroup
 from nslab.ops.covers import Mask, ReadOnly
 from nslab.ops.fill import FillBusybox, Unpack
 from nslab.ops.ids import BecomeRoot, SetIds
@@ -17,7 +18,7 @@ from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime
 
 __all__ = [
     "Adopt", "BecomeRoot", "BindInside", "Borrow", "Chdir", "Chroot", "Context", "EnterRoot", "Execute", "FillBusybox",
-    "IdMaps", "Join", "MakeDev", "MakeFolders", "MakeLinks", "Mask", "Mount", "MountInside", "MountProc", "NewNamespaces",
-    "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds", "SetPropagation", "SetUp",
-    "Setns", "Umount", "Unpack", "Unshare", "WriteFile",
+    "IdMaps", "InCgroup", "Join", "MakeDev", "MakeFolders", "MakeLinks", "Mask", "Mount", "MountInside", "MountProc",
+    "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds",
+    "SetPropagation", "SetUp", "Setns", "Umount", "Unpack", "Unshare", "WriteFile",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from nslab import syscalls
 from nslab.errors import SyscallError
 from nslab.model import KINDS, IdRange, flags_of
 from nslab.ops.base import Context, Op
+from nslab.ops.cgroups import InCgroup
 from nslab.syscalls.processes import CLONE_PARENT
 
 
@@ -62,10 +63,11 @@ class NewNamespaces(Op):
     def perform(self, context: Context) -> int:
         flags = flags_of(tuple(kind for kind in self.kinds if kind != "time"))
         flags |= CLONE_PARENT if context.aside else 0
+        cgroup = context.fds.get("cgroup", -1)
         try:
-            return syscalls.clone3(flags)
+            return syscalls.clone3(flags, cgroup=cgroup)
         except SyscallError as error:
-            if error.name not in ("ENOSYS", "EPERM"):
+            if error.name not in ("ENOSYS", "EPERM") or cgroup >= 0:
                 raise
             return syscalls.clone(flags)  # a seccomp filter that knows clone only
 
@@ -147,10 +149,13 @@ class Borrow(Op):
 
 
 def merged(ops: tuple[Op, ...]) -> tuple[Op, ...]:
-    """For the script: a borrowed user namespace and what is made right below it by one unshare, what is joined by one nsenter.
+    """For the script: a cgroup first; a borrowed user namespace and what is below it by one unshare, joins by one nsenter.
 
     That opens all its files first: whoever is in another user namespace already may not be allowed to.
     """
+    ops = (*(op for op in ops if isinstance(op, InCgroup)), *(op for op in ops if not isinstance(op, InCgroup)))
+    if ops and isinstance(ops[0], InCgroup):
+        return (ops[0], *merged(ops[1:]))
     if ops and isinstance(ops[0], Borrow) and ops[0].path:
         ops = (Setns("", "user", ops[0].path), *(op for op in ops[1:] if not isinstance(op, Join) or op.kinds))
     joins = tuple(itertools.takewhile(lambda op: isinstance(op, Setns) and op.kind and op.path, ops))

@@ -12,16 +12,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from nslab import procfs, trace
 from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import Execute, IdMaps, Plan
+from nslab.ops import Execute, IdMaps, InCgroup, Plan
 from nslab.spawner import channel
-from nslab.spawner.messages import OpenBorrowed, Start, Work
+from nslab.spawner.messages import OpenBorrowed, Regroup, Start, Work
 from nslab.syscalls import decode
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from nslab.spawner.watchdog import main; main(*map(int, sys.argv[2:]))"
@@ -106,7 +106,7 @@ class Child:
                 self.error = self.error or SpawnerError(_ENDED + self._last_words())
             calls, word, value = message
             early = self._early
-            if word == "gone" and calls:  # its making was not told before
+            if word == "gone" and calls and not self.pid:  # its making was not told before
                 early.insert(0, (calls, "made", 0))
                 message = ([], word, value)
             early.append(message)
@@ -244,6 +244,7 @@ class Spawner:
         self.capabilities = procfs.capabilities()  # what the spawner may do
         self._borrowed: socket.socket | None = None
         self._borrowed_child: Child | None = None
+        self.group = f"nslab-{self.client}-{os.urandom(3).hex()}"  # the name of the cgroup above all of its leaves
         self.borrowed: IdMaps | None = None  # the maps of the borrowed user namespace, once there is one
         self._lock = threading.Lock()
 
@@ -294,6 +295,16 @@ class Spawner:
                 control.close()
                 child.raise_error()
             self._borrowed, self._borrowed_child, self.borrowed = control, child, maps
+
+    def regroup(self, cgroup: InCgroup, owner: int, pids: Iterable[int], *, freeze: bool, borrowed: bool) -> None:
+        """Have processes moved into a cgroup that goes when the process ``owner`` ends, and the cgroup frozen or thawed."""
+        mine, theirs = channel.pair()
+        child = Child(mine, self.words)
+        with theirs:
+            request = Regroup(cgroup, owner, tuple(pids), freeze)
+            self._send(self._borrowed if borrowed else self.control, request, {"reply": theirs})
+        child.wait_for(lambda: child.gone is not None)
+        child.raise_error()
 
     def _send(self, sock: socket.socket | None, message: Any, fds: Mapping[str, Any]) -> None:
         numbers = [fd.fileno() if hasattr(fd, "fileno") else fd for fd in fds.values()]

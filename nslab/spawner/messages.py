@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nslab.ops import Execute, IdMaps, Op
+from nslab.ops import Execute, IdMaps, InCgroup, Op
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,17 @@ class OpenBorrowed:
 
     maps: IdMaps
     fds: tuple[str, ...] = ("reply", "control")
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """Freeze or thaw a cgroup, and move processes into it. It is made if it is not there, and goes with the process ``owner``.
+
+    The answer is "gone", for there is no new process.
+    """
+
+    cgroup: InCgroup
+    owner: int
+    pids: tuple[int, ...]
+    freeze: bool
+    fds: tuple[str, ...] = ("reply",)

@@ -7,6 +7,7 @@ user namespace that nslab borrows, and likewise never leaves it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -17,18 +18,21 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nslab import syscalls
-from nslab.errors import NslabError, SpawnerError, SyscallError
+from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import BecomeRoot, Borrow, Context, Execute, IdMaps, Join, NewNamespaces, Op, Setns
+from nslab.ops import BecomeRoot, Borrow, Context, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns
 from nslab.spawner import channel, child
 from nslab.spawner.launch import find, prepared
-from nslab.spawner.messages import OpenBorrowed, Start
+from nslab.spawner.messages import OpenBorrowed, Regroup, Start
 from nslab.spawner.reaper import Reaper
 from nslab.spawner.report import portable, tell
 from nslab.syscalls import guard
+
+if TYPE_CHECKING:
+    from nslab.spawner.cgroups import Groups
 
 WHY_FORK = "a process of its own does it, since there is no way back"
 PATIENCE = 5  # ms that a request may wait for the news that its process was made
@@ -37,10 +41,12 @@ PATIENCE = 5  # ms that a request may wait for the news that its process was mad
 class Server:
     """Serves the requests that come on ``control`` until it is closed or the watchdog dies; then ends all it made."""
 
-    def __init__(self, control: socket.socket, watchdog: int, machine: Mapping[str, NamespaceId]):
+    def __init__(self, control: socket.socket, watchdog: int, machine: Mapping[str, NamespaceId], journal: int):
         self.control = control
         self.watchdog = watchdog  # a pidfd
         self.machine = machine
+        self.journal = journal  # of the cgroups that are made
+        self._groups: Groups | None = None
         self.children: dict[int, int] = {}  # PID -> the descriptor on which it is answered
         self.untold: dict[int, list[Any]] = {}  # PID -> the calls that made it, as long as nobody was told of it
         self.bare: dict[int, int] = {}  # the descriptor on which it is answered -> PID, of an init that cannot see it close
@@ -92,13 +98,29 @@ class Server:
     def end(self) -> NoReturn:
         """End everything that it made, and itself."""
         self.reaper.end_orphans()
+        if self._groups:
+            self._groups.end()
         os._exit(0)
 
-    def handle(self, message: Start | OpenBorrowed, fds: dict[str, int]) -> None:
+    @property
+    def groups(self) -> Groups:
+        """The cgroups, for the few that ask for one."""
+        if self._groups is None:
+            from nslab.spawner.cgroups import Groups
+
+            self._groups = Groups(self.journal)
+        return self._groups
+
+    def handle(self, message: Start | OpenBorrowed | Regroup, fds: dict[str, int]) -> None:
         """Answer one request; whatever goes wrong is told on its reply channel."""
         reply = fds["reply"]
         calls = guard.collect()
         try:
+            if isinstance(message, Regroup):
+                self.regroup(message)
+                tell(reply, calls, "gone", 0)
+                os.close(reply)
+                return
             pid = self.open_borrowed(message, fds) if isinstance(message, OpenBorrowed) else self.start(message, fds)
         except (NslabError, OSError) as error:
             tell(reply, calls, "failed", portable(error))
@@ -123,7 +145,7 @@ class Server:
         new = ops[at] if at >= 0 else None
         kinds = new.kinds if isinstance(new, NewNamespaces) else ()
         maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
-        way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow))
+        way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow | InCgroup))
         user = _user_part(way)
         # One wakeup less, and less work while the child needs the pages. A mount table that was joined may have another /proc.
         by_itself = maps is not None and maps.single and not _joins(way, "mnt")
@@ -148,6 +170,8 @@ class Server:
 
             fds["image"] = minimal.image("init")
             fds["executes"], fds["waits"] = os.pipe()
+        cgroup = next((op for op in ops if isinstance(op, InCgroup)), None)
+        fresh = cgroup is not None and self.open_cgroup(cgroup, fds)
         mapped, written = os.pipe() if maps and not by_itself else (-1, -1)
         try:
             make = new.execute if new and (kinds or way) else _fork
@@ -163,11 +187,15 @@ class Server:
                 os.write(written, b"!")
         except BaseException:
             self.reaper.end_orphans(self.children)
+            if cgroup and fresh:
+                self.groups.remove(cgroup)
             raise
         finally:
             for fd in (mapped, written):
                 if fd >= 0:
                     os.close(fd)
+        if cgroup and fresh:
+            self.groups.owned[pid] = cgroup
         return pid
 
     def watch(self, pid: int, reply: int, executes: int) -> None:
@@ -183,9 +211,10 @@ class Server:
         It returns 0 in a process that the action made, and that is then a child of this one.
         """
         out, into = os.pipe()
-        pid = _fork()
+        pid = _fork(context)
         if pid == 0:
             os.close(out)
+            context.fds.pop("cgroup", None)  # this process is in it, and so will be what it makes
             value = self._be_aside(ops, action, context, into)
             if value == 0:
                 os.close(into)
@@ -222,6 +251,26 @@ class Server:
         if value != 0:
             os.write(into, pickle.dumps((calls, value, failed)))
         return value
+
+    def open_cgroup(self, cgroup: InCgroup, fds: dict[str, int]) -> bool:
+        """Open the cgroup that a process is to be born in as the descriptor "cgroup"; whether it was made for this one."""
+        fresh = not self.groups.has(cgroup)
+        if fresh:
+            self.groups.make(cgroup)
+        fds["cgroup"] = os.open(cgroup.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return fresh
+
+    def regroup(self, request: Regroup) -> None:
+        """Freeze first: what is moved into a frozen cgroup stands still at once, and makes no child that would be missed."""
+        if request.owner not in self.children:
+            raise DeadNamespace("the container has just ended.")
+        if not self.groups.has(request.cgroup):
+            self.groups.make(request.cgroup)
+            self.groups.owned[request.owner] = request.cgroup
+        syscalls.write_file(f"{request.cgroup.path}/cgroup.freeze", "1" if request.freeze else "0")
+        for pid in request.pids:
+            with contextlib.suppress(SyscallError):  # it has ended
+                syscalls.write_file(f"{request.cgroup.path}/cgroup.procs", str(pid))
 
     def write_maps(self, pid: int, maps: IdMaps) -> None:
         """Write the id maps of the new user namespace that process ``pid`` is in, from outside it."""
@@ -260,12 +309,12 @@ class Server:
     def _serve_inside(self, control: int, mapped: int) -> NoReturn:
         """The life of the second server, from its first instruction."""
         try:
-            child.close_others([control, self.watchdog, mapped])
+            child.close_others([control, self.watchdog, self.journal, mapped])
             os.read(mapped, 1)
             os.close(mapped)
             resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
             guard.name_process("nslab-borrowed")
-            Server(socket.socket(fileno=control), self.watchdog, self.machine).serve()
+            Server(socket.socket(fileno=control), self.watchdog, self.machine, self.journal).serve()
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
@@ -285,7 +334,8 @@ class Server:
             reply = self.children.pop(pid, None)
             if reply is not None:
                 self.reaper.end_orphans(self.children)
-                tell(reply, self.untold.pop(pid, []), "gone", status)
+                calls = self.untold.pop(pid, [])
+                tell(reply, calls + self._groups.left(pid) if self._groups else calls, "gone", status)
                 if self.bare.pop(reply, 0):
                     self.poller.unregister(reply)
                 os.close(reply)
@@ -301,9 +351,9 @@ def _user_part(ops: Iterable[Op]) -> tuple[Op, ...]:
     return (*part, BecomeRoot(implied=WHY_FORK)) if part else ()
 
 
-def _fork(_: Context | None = None) -> int:
+def _fork(context: Context) -> int:
     guard.implied(WHY_FORK)
     try:
-        return syscalls.fork()
+        return syscalls.clone3(0, cgroup=context.fds["cgroup"]) if "cgroup" in context.fds else syscalls.fork()
     finally:
         guard.implied("")

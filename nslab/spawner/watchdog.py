@@ -7,6 +7,7 @@ kills its children until there are none. It is a session of its own, since Jupyt
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -32,12 +33,14 @@ def main(control: int, client: int) -> NoReturn:
         os._exit(0)
     myself = os.pidfd_open(os.getpid())
     guard.name_process("nslab-watchdog")
+    journal = os.memfd_create("nslab-journal", os.MFD_CLOEXEC)
+    fcntl.fcntl(journal, fcntl.F_SETFL, os.O_APPEND)  # two servers write to it
     spawner = os.fork()
     if spawner == 0:
         os.close(client_fd)
         guard.name_process("nslab-spawner")
         try:
-            Server(socket.socket(fileno=control), myself, procfs.namespaces()).serve()
+            Server(socket.socket(fileno=control), myself, procfs.namespaces(), journal).serve()
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
@@ -49,4 +52,8 @@ def main(control: int, client: int) -> NoReturn:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(spawner_fd, signal.SIGKILL)
     Reaper().end_orphans()
+    if os.fstat(journal).st_size:
+        from nslab.spawner.cgroups import sweep
+
+        sweep(journal)
     os._exit(0)

@@ -7,7 +7,7 @@ a plain script they raise Refused, since there they would change the machine its
 """
 
 from nslab.syscalls.decode import MOUNT_FLAGS
-from nslab.syscalls.files import mkdirat, owner_of, read_file, symlinkat, write_file
+from nslab.syscalls.files import mkdir, mkdirat, owner_of, read_file, rmdir, symlinkat, write_file
 from nslab.syscalls.guard import allow, allowed
 from nslab.syscalls.ids import setgroups, setresgid, setresuid
 from nslab.syscalls.interfaces import IFF_UP, set_interface_flags
@@ -70,10 +70,11 @@ __all__ = [
     "AT_EMPTY_PATH", "AT_RECURSIVE", "IFF_UP", "MOUNT_ATTR_IDMAP", "MOUNT_ATTR_RDONLY", "MOUNT_FLAGS", "NS_GET_NSTYPE",
     "NS_GET_OWNER_UID", "NS_GET_PARENT", "NS_GET_PID_FROM_PIDNS", "NS_GET_PID_IN_PIDNS", "NS_GET_USERNS", "OPEN_TREE_CLONE",
     "PR_SET_CHILD_SUBREAPER", "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "RESOLVE_BENEATH", "RESOLVE_IN_ROOT",
-    "RESOLVE_NO_MAGICLINKS", "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "allow", "allowed", "chdir", "chroot", "clone", "clone3",
-    "fork", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "mkdirat", "mount", "mount_flags", "mount_setattr",
-    "move_mount", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns",
-    "ns_get_userns", "open_inside", "open_tree", "openat2", "owner_of", "pidfd_open", "pidfd_send_signal", "pivot_root",
-    "posix_spawn", "prctl", "read_file", "set_interface_flags", "setdomainname", "setgroups", "sethostname", "setns",
-    "setresgid", "setresuid", "setsid", "signalfd", "symlinkat", "umount2", "uname", "unshare", "write_file",
+    "RESOLVE_NO_MAGICLINKS", "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "allow", "allowed", "chdir", "chroot", "clone",
+    "clone3", "fork", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "mkdir", "mkdirat", "mount", "mount_flags",
+    "mount_setattr", "move_mount", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns",
+    "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "open_tree", "openat2", "owner_of", "pidfd_open",
+    "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "rmdir", "set_interface_flags", "setdomainname",
+    "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid", "signalfd", "symlinkat", "umount2", "uname",
+    "unshare", "write_file",
 ]  # fmt: skip

@@ -10,7 +10,9 @@ from typing import Any
 from nslab.model import KINDS
 from nslab.trace import Step
 
-CLONE_FLAGS = {kind.symbol: kind.flag for kind in KINDS.values()} | {"CLONE_PARENT": 0x8000, "SIGCHLD": 17}
+CLONE_FLAGS = {kind.symbol: kind.flag for kind in KINDS.values()} | {
+    "CLONE_PARENT": 0x8000, "CLONE_INTO_CGROUP": 1 << 33, "SIGCHLD": 17,
+}  # fmt: skip
 MOUNT_FLAGS = {
     "MS_RDONLY": 0x1, "MS_NOSUID": 0x2, "MS_NODEV": 0x4, "MS_NOEXEC": 0x8, "MS_REMOUNT": 0x20, "MS_NOATIME": 0x400,
     "MS_BIND": 0x1000, "MS_MOVE": 0x2000, "MS_REC": 0x4000, "MS_UNBINDABLE": 0x20000, "MS_PRIVATE": 0x40000,
@@ -101,6 +103,8 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "setdomainname": (text, str),
     "write": (text, text),
     "read": (text,),
+    "mkdir": (text,),
+    "rmdir": (text,),
     "execve": (text, words),
     "posix_spawn": (text, words),
     "prctl": (one_of(PRCTL_OPTIONS), str),

@@ -54,6 +54,18 @@ def write_file(path: str, text: str) -> int:
     return int(invoke("write", (path, text), once, path=path, text=text))
 
 
+def mkdir(path: str) -> None:
+    """Make a folder; in a cgroup filesystem that is a cgroup. EACCES where another user's is, EEXIST. Source: mkdir(2)."""
+    refuse_here("mkdir")
+    invoke("mkdir", (path,), os.mkdir, path, 0o755)
+
+
+def rmdir(path: str) -> None:
+    """Remove an empty folder, or a cgroup without processes and children (else EBUSY). Source: rmdir(2)."""
+    refuse_here("rmdir")
+    invoke("rmdir", (path,), os.rmdir, path)
+
+
 def read_file(path: str, limit: int = 1 << 20) -> str:
     """The text of a file, at most ``limit`` bytes of it."""
 

@@ -15,6 +15,7 @@ from nslab.syscalls.guard import CLONE, CLONE3, failure, invoke, libc, record, r
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36
 _SIGCHLD = int(signals.SIGCHLD)
 CLONE_PARENT = 0x8000
+_CLONE_INTO_CGROUP = 1 << 33
 
 libc.unshare.argtypes = [ctypes.c_int]
 libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
@@ -26,20 +27,25 @@ class _CloneArgs(ctypes.Structure):
         (name, ctypes.c_uint64)
         for name in (
             "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls", "set_tid", "set_tid_size",
+            "cgroup",
         )
     ]  # fmt: skip
 
 
-def clone3(flags: int, set_tid: Sequence[int] = ()) -> int:
+def clone3(flags: int, set_tid: Sequence[int] = (), cgroup: int = -1) -> int:
     """A new process in new namespaces: its PID in the parent, 0 in the child.
 
     ``flags`` are CLONE_NEW* bits, and CLONE_PARENT for a sibling; the exit signal is SIGCHLD. ``set_tid`` are the PIDs that
     it is to have, from its own PID namespace upwards: EEXIST when one is taken, EPERM without CAP_CHECKPOINT_RESTORE or
-    CAP_SYS_ADMIN over each of these. EPERM without privilege and without CLONE_NEWUSER, ENOSPC at a limit of namespaces,
-    ENOSYS or EPERM under some seccomp filters. Source: clone(2).
+    CAP_SYS_ADMIN over each of these. ``cgroup`` is a descriptor of the cgroup (v2) that it is born in: EACCES where the caller
+    may move no process, EBUSY where none may be, EAGAIN at its pids.max. EPERM without privilege and without CLONE_NEWUSER,
+    ENOSPC at a limit of namespaces, ENOSYS or EPERM under some seccomp filters. Source: clone(2).
     """
     refuse_here("clone3")
     arguments = _CloneArgs(flags=flags, exit_signal=0 if flags & CLONE_PARENT else _SIGCHLD)  # a sibling's is the caller's
+    if cgroup >= 0:
+        flags |= _CLONE_INTO_CGROUP
+        arguments.flags, arguments.cgroup = flags, cgroup
     if set_tid:
         numbers = (ctypes.c_int * len(set_tid))(*set_tid)
         arguments.set_tid, arguments.set_tid_size = ctypes.addressof(numbers), len(set_tid)
