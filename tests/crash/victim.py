@@ -131,9 +131,28 @@ class Actions:
         elif self.random.random() < 0.2:
             command.wait()
 
+    def do_pause(self) -> None:
+        """With cgroup v2 that makes a cgroup, which has to go too."""
+        box = self.container()
+        self.kept.append(box)
+        box.popen(self.litter(FOREVER))
+        with contextlib.suppress(nslab.DeadNamespace):
+            box.pause()
+            if self.random.random() < 0.5:
+                box.resume()
+
+    def do_wait_in_vain(self) -> None:
+        with contextlib.suppress(nslab.CommandTimeout):
+            self.container().wait_for(path="/nowhere", timeout=0.02)
+
+    def do_limit(self) -> None:
+        with contextlib.suppress(nslab.Unavailable):
+            self.kept.append(nslab.Container("limited", isolate=self.kinds(), limits={"pids": 100}))
+            self.kept[-1].popen(self.litter(FOREVER))
+
     def do_enter(self) -> None:
         boxes = [thing for thing in self.kept if isinstance(thing, nslab.Container)]
-        for box in [box for box in boxes if getattr(box, "finished", True)][:2]:
+        for box in [box for box in boxes if getattr(box, "finished", True) and not box.paused][:2]:
             box.run(self.litter())
             box.call(os.getpid)
 
