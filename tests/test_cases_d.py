@@ -14,6 +14,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,21 +48,21 @@ except OSError as error:
 """
 
 
-def readable(path: Path) -> None:
-    """Let those inside see it, who are somebody else."""
-    for folder in path.parents:
-        if folder.stat().st_uid == os.geteuid() and str(folder).startswith("/tmp/"):
-            folder.chmod(0o755)
+@pytest.fixture
+def in_sight() -> Iterator[Path]:
+    """A folder that those inside may look into, who are somebody else."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
-def test_d01_our_own_program_cannot_be_overwritten(hard: nslab.Container, tmp_path: Path) -> None:
+def test_d01_our_own_program_cannot_be_overwritten(hard: nslab.Container, in_sight: Path) -> None:
     """A command that says "#!/proc/self/exe" is run by whatever program was about to execute it: ours."""
     ours = hashlib.sha256(Path(sys.executable).resolve().read_bytes()).digest()
-    evil = tmp_path / "evil"
+    evil = in_sight / "evil"
     evil.write_text(f"#!/proc/self/exe\n{OVERWRITE}")
-    readable(evil)
     evil.chmod(0o755)
-    link = tmp_path / "link"
+    link = in_sight / "link"
     link.symlink_to("/proc/self/exe")
     command = [str(link), "-c", OVERWRITE]
     for user in (None, 0):
@@ -163,6 +164,21 @@ def test_d09_keyrings_of_containers_do_not_pile_up() -> None:
     assert count() <= before + 8
 
 
+@pytest.mark.requires("ordinary")
+def test_d09_who_has_too_many_keys_is_told_so() -> None:
+    """Before anything runs; the keys are those of a session keyring that ends with the script."""
+    script = f"""{KEYS}
+while call(ADD_KEY, b"keyring", f"nslab-d09-{{number}}".encode(), None, 0, -3)[0] > 0:
+    number += 1
+try:
+    nslab.Container(hardened=True)
+except nslab.SyscallError as error:
+    print(error.call, error.name, "keyrings(7)" in str(error))
+"""
+    done = in_python(script)
+    assert done.stdout == "keyctl EDQUOT True\n", done.stderr
+
+
 # -- D10, D11: ways that lead past the filesystem --------------------------------------------------------------------------
 
 
@@ -219,11 +235,11 @@ def test_d11_abstract_sockets_follow_the_network_namespace(hard: nslab.Container
 # -- D13: who enters is looked at -------------------------------------------------------------------------------------------
 
 POLLER = r"""
-import os, sys, time
+import os, select, sys, time
 print("ready", flush=True)
 seen = set()
 known, deadline, python = set(os.listdir("/proc")), time.monotonic() + 20, os.readlink("/proc/self/exe")
-while time.monotonic() < deadline and not os.path.exists(sys.argv[1]):
+while time.monotonic() < deadline and not select.select([0], [], [], 0)[0]:
     for pid in set(os.listdir("/proc")) - known:
         try:
             open(f"/proc/{pid}/mem", "rb").close()
@@ -239,17 +255,15 @@ print(*seen)
 
 
 @pytest.mark.parametrize("hardened", [True, False])
-def test_d13_nobody_sees_into_a_process_that_enters(hardened: bool, tmp_path: Path) -> None:
-    end = tmp_path / "end"
+def test_d13_nobody_sees_into_a_process_that_enters(hardened: bool) -> None:
     options = {"hardened": True} if hardened else {"isolate": "user pid mnt"}
-    readable(end)
     with nslab.Container(**options) as container:
-        poller = container.popen([python(), "-c", POLLER, str(end)])
+        poller = container.popen([python(), "-c", POLLER], stdin=True)
         assert poller.stdout.readline() == b"ready\n"
         for _ in range(30):
             container.run("true", user=0).check()
             container.call(os.getpid)
-        end.touch()
+        poller.stdin.close()
         assert poller.wait(10) == 0, poller.stderr.read()
         seen = poller.stdout.read()
     assert (seen == b"\n") == hardened, seen

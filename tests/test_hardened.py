@@ -109,6 +109,35 @@ def test_a_command_that_cannot_be_is_refused_before_anything_is_made() -> None:
     assert len(trace) == 0
 
 
+def test_with_everything_else_that_a_container_can_have() -> None:
+    options = {"sysctls": {"kernel.shmmax": 65536}, "loopback": True, "mqueue": "/mnt", "clock": {"boottime": 60}}
+    with nslab.Container("rich", hardened=True, isolate="time", hostname="rich", **options) as container:
+        assert container.sysctl("kernel.shmmax") == "65536"
+        with pytest.raises(nslab.SpecError, match="read-only"):
+            container.sysctl("kernel.shmmax", 4096)
+        assert_confined(container.run(f"{STATUS}; ls /mnt; hostname").check().stdout)
+        container.wait_for(path="/etc/passwd")
+        running = container.popen("exec sleep 1000")
+        assert container.processes()[0].name == "nslab-init"
+        container.pause()
+        container.resume()
+        running.kill()
+
+
+@pytest.mark.requires("tool:busybox")
+@pytest.mark.parametrize("rootfs", ["busybox", "machine"])
+def test_a_root_filesystem_of_its_own(rootfs: str) -> None:
+    with nslab.Container(hardened=True, rootfs=rootfs) as container:
+        result = container.run(
+            f"touch /tmp/mine && ls /tmp/mine; head -c 1 /proc/keys; (: > /proc/sys/vm/overcommit_memory); {STATUS}"
+        )
+        assert_confined(result.stdout)
+        assert result.lines[0] == "/tmp/mine"
+        mounts = container.run("cat /proc/self/mountinfo").stdout
+    assert " /null /proc/keys " in mounts
+    assert [line for line in mounts.splitlines() if " / /sys ro" in line]
+
+
 def test_what_cannot_be_executed_says_so_as_elsewhere() -> None:
     with nslab.Container(hardened=True) as container:
         with pytest.raises(nslab.SyscallError, match=r"execve.*EACCES"):

@@ -341,6 +341,8 @@ class Container:
         Refused for one of the machine's, SyscallError where the kernel does not take it. sysctl(8)
         """
         path = spec.sysctl(name, "name")
+        if value is not None and self._request.hardened:
+            raise SpecError("value", "/proc/sys is read-only in a hardened container; say sysctls= when it is made")
         if value is not None:
             ((path, words),) = spec.sysctls({name: value}, self.kinds).items()
             self.call(syscalls.write_file, path, words)
