@@ -356,23 +356,43 @@ def _masked(covers: list[str]) -> str:
 
 
 def _pivot_root(errno: int, new_root: str = "", put_old: str = "", **_: Any) -> str:
-    if errno == EBUSY:
-        if _mount_of(new_root) == _mount_of("/"):
-            what = f"{new_root} is on the same mount as the current root.\nwhat to do: bind mount it on itself first."
-        else:
-            what = f"{put_old} is on the same mount as the current root; it must be at or below {new_root}."
-        return f"{what} pivot_root(2)"
-    if errno == EINVAL:
-        return (
-            f"{new_root} must be a mount point, {put_old} at or below it, the current root a mount point (not a chroot), and "
-            "neither the parent of the current root nor of the new root may have shared propagation.\n"
-            "what to do: bind mount the new root on itself, and make mounts private first. pivot_root(2)"
-        )
     if errno == ENOENT:
         return f"{new_root} or {put_old} does not exist."
+    if errno == ENOTDIR:
+        return f"{new_root} and {put_old} must be folders."
     if errno == EPERM:
         return "pivot_root needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace. pivot_root(2)"
-    return ""
+    if errno not in (EBUSY, EINVAL):
+        return ""
+    try:
+        failed = _preconditions(os.path.realpath(new_root), os.path.realpath(put_old))
+    except OSError:  # there is no /proc in sight
+        failed = [
+            "the current root must be a mount point (not the folder of a chroot), the new one too, the place of the old one at "
+            "or below that, and neither may have shared propagation."
+        ]
+    return "\n".join(failed or [f"a mount at {new_root} is locked, or not of this mount namespace."]) + " pivot_root(2)"
+
+
+def _preconditions(new_root: str, put_old: str) -> list[str]:
+    """What pivot_root asks for and does not find, each with what to do."""
+    mounts = {mount.target: mount for mount in procfs.mountinfo()}
+    root, new = mounts.get("/"), mounts.get(new_root)
+    failed = []
+    if root is None:
+        failed.append("the current root must be a mount point, not the folder of a chroot.\nwhat to do: pivot_root first.")
+    if new_root == "/" or _mount_of(new_root) == _mount_of("/"):
+        failed.append(f"{new_root} is on the same mount as the current root.\nwhat to do: bind mount it on itself first.")
+    elif new is None:
+        failed.append(f"{new_root} is no mount point.\nwhat to do: bind mount it on itself first.")
+    if os.path.commonpath([new_root, put_old]) != new_root:
+        failed.append(f"{put_old} must be at or below {new_root}.\nwhat to do: pivot_root('.', '.') from there.")
+    by_id = {mount.id: mount for mount in mounts.values()}
+    parents = [by_id.get(mount.parent) for mount in (root, new) if mount]
+    shared = [mount.target for mount in (new, *parents) if mount and "shared" in mount.peers]
+    if shared:
+        failed.append(f"{shared[0]} has shared propagation: the change would travel.\nwhat to do: make it private first.")
+    return failed
 
 
 def _mount_of(path: str) -> bytes:

@@ -452,13 +452,13 @@ def test_A28_each_reason_why_pivot_root_refuses_is_said(tmp_path: Path) -> None:
         if os.getuid() == 0:
             refused("EBUSY", "same mount as the current root", new, old)
         else:  # the mounts of a user namespace above are locked
-            refused("EINVAL", "bind mount the new root on itself", new, old)
+            refused("EINVAL", "bind mount it on itself", new, old)
         process.mount(str(new), str(new), None, "MS_BIND")
         refused("ENOENT", "does not exist", new, new / "missing")
         if os.getuid() == 0:
-            refused("EBUSY", "it must be at or below", new, tmp_path)
+            refused("EBUSY", "must be at or below", new, tmp_path)
         process.mount(str(tmp_path), str(tmp_path), None, "MS_BIND")
-        refused("EINVAL", "at or below it", new, tmp_path)
+        refused("EINVAL", "must be at or below", new, tmp_path)
         process.umount(str(tmp_path))
         process.mount(None, str(new), None, "MS_SHARED")
         refused("EINVAL", "shared propagation", new, old)

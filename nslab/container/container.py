@@ -14,8 +14,8 @@ from html import escape
 from typing import Any
 
 from nslab import procfs, syscalls
+from nslab.container import copying, members, plans, waiting
 from nslab.container import limits as limiting
-from nslab.container import members, plans, waiting
 from nslab.container.members import Members, Stats
 from nslab.container.mounts import MountRequest
 from nslab.container.pausing import Frozen, Stopped
@@ -230,9 +230,42 @@ class Container:
 
     def _call(
         self, function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *,
-        collector: running.Collector | None = None, deadline: float | None = None,
+        collector: running.Collector | None = None, deadline: float | None = None, carry: copying.Carry | None = None,
     ) -> Any:  # fmt: skip
-        return call_inside(self._enter, function, args, kwargs or {}, collector=collector, deadline=deadline)
+        return call_inside(
+            self._enter,
+            function,
+            args,
+            kwargs or {},
+            collector=collector,
+            deadline=deadline,
+            carry=carry,
+            foreign=self._is_foreign(),
+        )
+
+    def copy_in(self, source: spec.Folder, target: spec.Folder) -> None:
+        """Copy a file or folder of the machine in, as ``target`` or, where that is a folder inside, into it.
+
+        All of it belongs to root inside. No symlink leads out, neither one that is inside nor one that is copied.
+        """
+        self._copy(*copying.giving(source, target))
+
+    def copy_out(self, source: spec.Folder, target: spec.Folder) -> None:
+        """Copy a file or folder from inside, as ``target`` of the machine or, where that is a folder, into it.
+
+        All of it belongs to the caller, without the bits setuid and setgid. Symlinks are copied, not followed.
+        """
+        self._copy(*copying.taking(source, target))
+
+    def _copy(self, function: Callable[..., Any], args: tuple[str, ...], carry: copying.Carry) -> None:
+        if "mnt" not in self._members:
+            raise SpecError("target", "the container has the machine's own files; to have others it needs isolate='mnt ...'")
+        with record(self.trace):
+            self._call(function, args, carry=carry)
+
+    def _is_foreign(self) -> bool:
+        """Whether modules that are loaded inside would not be the machine's."""
+        return self._request.rootfs is not None and not self._request.rootfs.is_machine
 
     def wait_for(
         self, condition: Condition | None = None, *, path: spec.Folder | None = None, port: int | None = None,

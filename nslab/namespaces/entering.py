@@ -60,19 +60,23 @@ class Enterable:
 def call_inside(
     enter: Callable[[Call, Mapping[str, Any]], Child], function: Callable[..., Any], args: tuple[Any, ...],
     kwargs: Mapping[str, Any], *, collector: running.Collector | None = None, deadline: float | None = None,
+    carry: Callable[[Streams], None] | None = None, foreign: bool = False,
 ) -> Any:  # fmt: skip
     """Call a function in the process that ``enter`` starts, and return its value; what it prints is printed here.
 
-    ``collector`` takes that instead; CommandTimeout at ``deadline``, a time of time.monotonic().
+    ``collector`` takes that instead; CommandTimeout at ``deadline``, a time of time.monotonic(). ``carry`` moves bytes to and
+    from the streams of that process before its end is awaited; ``foreign``: no module is to be loaded from the files there.
     """
     with (
-        contextlib.closing(Streams()) as streams,
+        contextlib.closing(Streams(stdin=carry is not None)) as streams,
         channel.sealed(functions.dump(function, args, dict(kwargs))) as payload,
         os.fdopen(os.memfd_create("nslab-result", os.MFD_CLOEXEC), "r+b") as outcome,
     ):
-        child = enter(Call(tuple(sys.path)), {**streams.theirs, "function": payload, "result": outcome})
+        child = enter(Call(tuple(sys.path), foreign), {**streams.theirs, "function": payload, "result": outcome})
         try:
             streams.handed_over()
+            if carry:
+                carry(streams)
             collector = collector or running.Collector(running.MAX_OUTPUT, running.to_notebook)
             if not running._pump(child, streams, collector, None, deadline, False):
                 raise CommandTimeout("it was still running at the end of its time, and was ended")
@@ -93,7 +97,7 @@ def _work(
     here = "/" if "mnt" in targets else os.getcwd()
     begins: str | None = None if here == ensure().cwd else here
     if cwd is not None:
-        begins = os.path.join(here, spec.text("cwd", os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd))
+        begins = os.path.join(here, spec.working_directory("cwd", cwd))
     if "mnt" not in targets:
         spec.program(words, environment, begins)
     return Execute(words, environment, begins, (privilege.identity(user),) if user is not None else (), tty)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from nslab import syscalls
+from nslab.errors import SpecError
 from nslab.ops.places import opened
 
 BadArchive = tarfile.TarError
@@ -164,30 +165,72 @@ def _clear(parent: int, name: str) -> None:
             os.unlink(name, dir_fd=parent)
 
 
-def pack(file: IO[bytes], folder: int, name: str) -> None:
-    """Write the file or folder ``name`` of the directory behind ``folder`` as a stream of tar, where it is called "top".
+def pack(file: IO[bytes], source: int) -> None:
+    """Write the file or folder behind a descriptor as a stream of tar, in which it is called "top".
 
     Nothing is followed; what is neither file, folder nor symlink is left out.
     """
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        _add(tar, folder, name, "top")
+        _add(tar, source, "top")
 
 
-def _add(tar: tarfile.TarFile, folder: int, name: str, path: str) -> None:
-    info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+def _add(tar: tarfile.TarFile, source: int, path: str) -> None:
+    member = _member(path, os.fstat(source))
+    if member.isdir():
+        tar.addfile(member)
+        for name in sorted(os.listdir(source)):
+            info = os.stat(name, dir_fd=source, follow_symlinks=False)
+            if stat.S_ISLNK(info.st_mode):
+                link = _member(f"{path}/{name}", info)
+                link.type, link.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=source)
+                tar.addfile(link)
+            elif stat.S_ISDIR(info.st_mode) or stat.S_ISREG(info.st_mode):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                with opened(os.open(name, flags, dir_fd=source)) as inner:
+                    _add(tar, inner, f"{path}/{name}")
+    elif member.isfile():
+        with os.fdopen(source, "rb", closefd=False) as content:
+            tar.addfile(member, content)
+
+
+def _member(path: str, info: os.stat_result) -> tarfile.TarInfo:
     member = tarfile.TarInfo(path)
     member.mode, member.uid, member.gid, member.mtime = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime
-    if stat.S_ISLNK(info.st_mode):
-        member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=folder)
-        tar.addfile(member)
-    elif stat.S_ISDIR(info.st_mode):
+    if stat.S_ISDIR(info.st_mode):
         member.type = tarfile.DIRTYPE
-        tar.addfile(member)
-        with opened(os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as inner:
-            for entry in sorted(os.listdir(inner)):
-                _add(tar, inner, entry, f"{path}/{entry}")
     elif stat.S_ISREG(info.st_mode):
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as content:
-            member.size = os.fstat(content.fileno()).st_size
-            tar.addfile(member, content)
+        member.size = info.st_size
+    else:
+        member.type = tarfile.FIFOTYPE  # and left out
+    return member
+
+
+# -- what runs in a container, with the stream as its standard input or output ------------------------------------------
+
+
+def receive(target: str, name: str) -> None:
+    """Unpack standard input as ``target``, or in it under ``name`` where it is a folder; all belongs to whoever does this."""
+    with opened("/", os.O_PATH | os.O_DIRECTORY) as root, os.fdopen(0, "rb", closefd=False) as file:
+        try:
+            try:
+                parent = syscalls.open_inside(root, target.lstrip("/") or ".", _FOLDER)
+            except (FileNotFoundError, NotADirectoryError):
+                folder, name = os.path.split(target.rstrip("/"))
+                parent = syscalls.open_inside(root, folder.lstrip("/") or ".", _FOLDER)
+            with opened(parent):
+                unpack(file, parent, top=name, owners=False)
+        except OSError as error:
+            raise SpecError("target", f"{target} cannot be written inside: {error.strerror}") from None
+
+
+def send(source: str) -> None:
+    """Pack ``source`` to standard output."""
+    with opened("/", os.O_PATH | os.O_DIRECTORY) as root, os.fdopen(1, "wb", closefd=False) as file:
+        try:
+            found = syscalls.open_inside(root, source.lstrip("/") or ".", os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise SpecError("source", f"there is no {source} inside, or it may not be read ({error.strerror})") from None
+        with opened(found):
+            if not stat.S_ISREG(mode := os.fstat(found).st_mode) and not stat.S_ISDIR(mode):
+                raise SpecError("source", f"{source} is neither a file nor a folder")
+            pack(file, found)

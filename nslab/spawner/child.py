@@ -38,6 +38,12 @@ def get_ready() -> None:
     from nslab.syscalls import decode  # noqa: F401
 
 
+def load_no_more() -> None:
+    """From here on no module can be loaded from a file: those in sight are a container's (CVE-2019-14271)."""
+    built_in = ("BuiltinImporter", "FrozenImporter")
+    sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") in built_in]
+
+
 def close_others(keep: Iterable[int]) -> None:
     """Close every descriptor above 2 but these: what the spawner holds is none of its children's business."""
     low = 3
@@ -70,6 +76,9 @@ def live(
                 report.send("wait", index)
                 report.wait()
             op.execute(context)
+        work = request.work
+        if any(op.enters for op in request.ops) and (not isinstance(work, Call) or work.foreign):
+            load_no_more()
         main = _start(request.work, context, report, worker, start)
         if request.bare:
             from nslab.spawner.minimal import become  # the spawner has loaded it
@@ -131,7 +140,7 @@ def _worker(work: Work, context: Context) -> Callable[[], NoReturn] | None:
     if isinstance(work, Call):
         from nslab.spawner import functions
 
-        function = functions.load(context.fds["function"], work.path)
+        function = functions.load(context.fds["function"], work.path, work.foreign)
         return lambda: functions.run(function, context.fds)
     if isinstance(work, Steer):
         from nslab.spawner import steer

@@ -30,10 +30,15 @@ def dump(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
     return payload
 
 
-def load(fd: int, path: Sequence[str]) -> Callable[[], Any]:
-    """Read a dumped function, before any namespace is entered, so that its modules come from the machine's own files."""
+def load(fd: int, path: Sequence[str], foreign: bool = False) -> Callable[[], Any]:
+    """Read a dumped function, before any namespace is entered, so that its modules come from the machine's own files.
+
+    ``foreign``: later there are others in sight, and what is not loaded by then can be loaded no more (CVE-2019-14271).
+    """
     sys.path[:] = path
     function, args, kwargs = pickle.loads(_read(fd))
+    if foreign:
+        import cloudpickle  # noqa: F401  # for an outcome that pickle cannot take
     return lambda: function(*args, **kwargs)
 
 

@@ -22,9 +22,13 @@ from nslab.ops import Execute, IdMaps, InCgroup, Op
 
 @dataclass(frozen=True)
 class Call:
-    """Run a pickled Python function (descriptor "function") and leave its pickled outcome in "result"."""
+    """Run a pickled Python function (descriptor "function") and leave its pickled outcome in "result".
+
+    ``foreign``: it runs among files that are not the machine's, from which no module is to be loaded.
+    """
 
     path: tuple[str, ...]  # the sys.path of the caller, to find modules on
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
