@@ -76,6 +76,11 @@ def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), **_: Any) -> s
             "this process asked for a new PID namespace before, and only once is allowed: its next children go there.\n"
             "what to do: fork, and ask again in the child."
         )
+    if errno == EINVAL and "pid" in kinds:
+        return (
+            "the PID namespace around belongs to a user namespace that is not above the caller, so nobody out here "
+            "makes one inside it.\nwhat to do: join that user namespace too, join={'user pid': ...}. pid_namespaces(7)"
+        )
     if errno == EUSERS:
         return _threads("a time namespace", "entered")
     if errno == ENOSPC:

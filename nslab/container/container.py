@@ -105,12 +105,13 @@ class Container:
     subordinate ones), or lines of (inside, outside, count). ``setgroups`` is "allow" or "deny". ``clock`` needs time:
     {"monotonic": "+1d", "boottime": 3600}, in seconds. ``proc="old"`` leaves the machine's /proc in sight. ``loopback`` turns
     "lo" on (needs net). ``mqueue`` is the folder at which POSIX message queues show as files (needs ipc and mnt). ``sysctls``
-    are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}. ``join`` shares namespaces that
-    are there, by kind: {"net": web, "ipc": 4711}, with a Container, a Process, a Namespace, or the PID of any process,
-    whoever made it. ``hardened`` closes what namespaces leave open, for the container and for every command that enters it,
-    and isolates every kind but time: see docs/hardened.md, also for what it does not promise. ``limits`` are held by a cgroup
-    (v2) for all that is inside: {"pids": 50, "memory": "256M", "cpu": 0.5}, the latter in processors; nslab's init and a
-    supervisor for each command count. Unavailable where this user cannot have these controllers.
+    are settings of its own namespaces: {"kernel.shmmax": 65536, "net.ipv4.ip_forward": 1}. ``join`` shares namespaces that are
+    there, by kind: {"net": web, "ipc": 4711}, with a Container, a Process, a Namespace, or the PID of any process, whoever made
+    it; a pid or user namespace that is joined and also isolated is a new one inside the one that is there. ``hardened`` closes
+    what namespaces leave open, for the container and for every command that enters it, and isolates every kind but time: see
+    docs/hardened.md, also for what it does not promise. ``limits`` are held by a cgroup (v2) for all that is inside: {"pids":
+    50, "memory": "256M", "cpu": 0.5}, the latter in processors; nslab's init and a supervisor for each command count.
+    Unavailable where this user cannot have these controllers.
 
     ``rootfs`` needs mnt: "machine" (the machine's own files), "busybox", a folder, a tar file or an OCI image layout; whichever
     it is, it stays as it is: what is written goes to memory. ``mounts`` needs mnt: a list of Bind, Tmpfs and Overlay, or short

@@ -78,7 +78,7 @@ def checked(join: Any, isolated: tuple[str, ...]) -> dict[str, Target]:
         if not isinstance(key, str):
             raise SpecError("join", f"{key!r} is no kind of namespace ({', '.join(KINDS)})")
         for kind in spec.kinds(key, "join"):
-            if kind in isolated:
+            if kind in isolated and not KINDS[kind].hierarchical:  # those can be new inside of what is joined
                 raise SpecError("join", f"{kind} can be new (isolate) or joined, not both")
             if kind in found:
                 raise SpecError("join", f"{kind} is named twice")

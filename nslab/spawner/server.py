@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import pickle
 import resource
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nslab import syscalls
+from nslab import procfs, syscalls
 from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
 from nslab.ops import BecomeRoot, Borrow, Context, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns
@@ -30,6 +31,7 @@ from nslab.spawner.messages import OpenBorrowed, Regroup, Start
 from nslab.spawner.reaper import Reaper
 from nslab.spawner.report import portable, tell
 from nslab.syscalls import guard
+from nslab.syscalls.processes import CLONE_PARENT
 
 if TYPE_CHECKING:
     from nslab.spawner.cgroups import Groups
@@ -175,7 +177,10 @@ class Server:
         mapped, written = os.pipe() if maps and not by_itself else (-1, -1)
         try:
             make = new.execute if new and (kinds or way) else _fork
-            pid = self.aside(way, make, context) if way else make(context)
+            nests = "pid" in kinds and _joins(way, "pid")
+            pid = self.aside(way, make, context, member=nests) if way else make(context)
+            if pid and nests:
+                pid = self.child_known_as(pid)
             if pid == 0:
                 self.control.close()  # else a child that waits before an op would keep up the look that somebody serves it
                 child.live(request, context, calls, rest, start, mapped, self.signals, self.files)
@@ -205,35 +210,47 @@ class Server:
         for fd in (reply, executes):
             self.poller.register(fd, 0)
 
-    def aside(self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context) -> int:
+    def child_known_as(self, number: int) -> int:
+        """The PID of the new child that is an init and has this number in the PID namespace around its own."""
+        for pid in procfs.children():
+            if pid not in self.children and procfs.numbers(pid)[-2:] == (number, 1):
+                return pid
+        raise SpawnerError("the new process ended before it was known.")
+
+    def aside(
+        self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context, member: bool = False
+    ) -> int:  # fmt: skip
         """Do ``ops`` and then ``action`` in a process of its own, since there is no way back; what the action returned.
 
-        It returns 0 in a process that the action made, and that is then a child of this one.
+        It returns 0 in a process that the action made, and that is then a child of this one. ``member``: only a member of the
+        PID namespace that was joined can do it, which is another process, and has its own numbers for what it makes.
         """
         out, into = os.pipe()
         pid = _fork(context)
         if pid == 0:
             os.close(out)
             context.fds.pop("cgroup", None)  # this process is in it, and so will be what it makes
-            value = self._be_aside(ops, action, context, into)
+            value = self._be_aside(ops, action, context, into, member)
             if value == 0:
                 os.close(into)
                 return 0
             os._exit(0)
         os.close(into)
         with os.fdopen(out, "rb") as pipe:
-            said = pipe.read()
+            said = io.BytesIO(pipe.read())
         os.waitpid(pid, 0)
-        if not said:
-            raise SpawnerError("the process on the way to a joined namespace ended before it had said anything.")
-        calls, value, error = pickle.loads(said)
-        guard.add(calls)
-        if error:
-            raise error
+        for _ in range(2 if member else 1):
+            try:
+                calls, value, error = pickle.load(said)
+            except EOFError:
+                raise SpawnerError("the process on the way to a joined namespace ended before it was through.") from None
+            guard.add(calls)
+            if error:
+                raise error
         return int(value or 0)
 
     def _be_aside(
-        self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context, into: int
+        self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context, into: int, member: bool
     ) -> int | None:  # fmt: skip
         """The life of that process: -1 when it failed."""
         calls = guard.collect()
@@ -245,6 +262,8 @@ class Server:
             if _joins(ops, "user"):
                 guard.implied("joining a user namespace makes /proc/PID of this process root's, who may be nobody inside")
                 syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+            if member:
+                self._become_member(calls, into)
             value = action(replace(context, aside=True))
         except BaseException as error:
             failed = portable(error)
@@ -271,6 +290,19 @@ class Server:
         for pid in request.pids:
             with contextlib.suppress(SyscallError):  # it has ended
                 syscalls.write_file(f"{request.cgroup.path}/cgroup.procs", str(pid))
+
+    def _become_member(self, calls: list[Any], into: int) -> None:
+        """Go on as a child in the PID namespace that was joined, when the process so far has told what it did."""
+        told, telling = os.pipe()
+        guard.implied("only a member of a PID namespace can make one inside it")
+        if syscalls.clone3(CLONE_PARENT):
+            os.write(into, pickle.dumps((calls, None, None)))
+            os._exit(0)
+        guard.implied("")
+        os.close(telling)
+        os.read(told, 1)
+        os.close(told)
+        calls.clear()
 
     def write_maps(self, pid: int, maps: IdMaps) -> None:
         """Write the id maps of the new user namespace that process ``pid`` is in, from outside it."""

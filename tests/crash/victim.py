@@ -197,6 +197,10 @@ class Actions:
             process = process.fork("pid mnt")
         process.run(self.litter(TMPFS))
         self.kept.append(process)
+        outer = self.container("pid")
+        around = {kind: outer for kind in ("user", "pid") if kind in outer.kinds}
+        self.kept.append(nslab.Container("nested", isolate="pid", join=around))
+        self.kept[-1].run(self.litter())
 
     def do_step(self) -> None:
         stepper = nslab.Stepper(isolate=self.kinds())
