@@ -20,7 +20,7 @@ LAB += $(if $(and $(filter yes,$(OPEN)),$(DISPLAY)$(WAYLAND_DISPLAY)),,--no-brow
 LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench battery crash lint clean
+.PHONY: help lab test bench battery compare crash lint clean
 
 help: ## what there is (this list)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ bench: ## side-by-side measurements, printed as ratios; ARGS=--json
 battery: ## ways out of a container, hardened and plain side by side; ARGS=--json
 	@.ci/venv $(VENV) test
 	@$(PY) -m tests.battery $(ARGS)
+
+compare: ## the same container by nslab, unshare, bwrap and runc: what each isolates; ARGS=--json
+	@.ci/venv $(VENV) test
+	@$(PY) -m tests.compare $(ARGS)
 
 crash: ## kill things at random points and count what is left; N=200 rounds
 	@.ci/venv $(VENV) test

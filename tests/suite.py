@@ -36,6 +36,7 @@ PACKAGES = {
     "graphviz": "dot",
     "bubblewrap": "bwrap",
     "chromium": "chromium",
+    "runc": "runc",
     "uidmap": "newuidmap",
     "util-linux": "unshare",
     "iproute2": "ip",

@@ -19,11 +19,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 KINDS = "uts user pid mnt"
-BWRAP = "bwrap --unshare-user --unshare-uts --unshare-pid --dev-bind / / --proc /proc /bin/true"
+ALL = "uts user pid mnt ipc net cgroup time"
+BWRAP = {  # it has no time namespaces
+    KINDS: "bwrap --unshare-user --unshare-uts --unshare-pid --dev-bind / / --proc /proc /bin/true",
+    ALL: "bwrap --unshare-all --unshare-user --dev-bind / / --proc /proc /bin/true",
+}
 TURNS, BATCH = 15, 10  # of each contender: so many turns of so many runs
 
 
@@ -40,33 +45,69 @@ class Row:
         return "-" if self.value is None else "PASS" if self.value <= self.limit else "FAIL"
 
 
-def one_shot(who: str) -> Iterator[Row]:
+def one_shot(who: str, kinds: str) -> Iterator[Row]:
     """A whole container from nothing: made, /bin/true run in it, gone."""
     import nslab
 
-    contenders: dict[str, Callable[[], list[float]]] = {"nslab": lambda: timed(lambda: nslab.run(["/bin/true"], isolate=KINDS))}
+    contenders: dict[str, Callable[[], list[float]]] = {"nslab": lambda: timed(lambda: nslab.run(["/bin/true"], isolate=kinds))}
     missing = {}
     with tempfile.TemporaryDirectory() as folder:
         if shutil.which("cc"):
             program = f"{folder}/clone3"
             subprocess.run(["cc", "-O2", "-o", program, HERE / "clone3.c"], check=True)
-            contenders["C"] = lambda: c_loop(program)
+            contenders["C"] = lambda: c_loop(program, kinds)
         else:
             missing["C"] = "no C compiler: apt-get install gcc libc6-dev"
         if shutil.which("bwrap"):
-            contenders["bwrap"] = lambda: timed(lambda: spawn(BWRAP.split()))
+            contenders["bwrap"] = lambda: timed(lambda: spawn(BWRAP[kinds].split()))
         else:
             missing["bwrap"] = "apt-get install bubblewrap"
-        nslab.run(["/bin/true"], isolate=KINDS)  # the spawner is warm
+        nslab.run(["/bin/true"], isolate=kinds)  # the spawner is warm
         times = take_turns(contenders)
     ours = median(times["nslab"])
     for name, limit in (("C", 3.0), ("bwrap", 1.0)):
-        what = f"run(/bin/true, {KINDS!r}) as {who}, against {name}"
+        what = f"run(/bin/true, {'all' if kinds == ALL else kinds!r}) as {who}, against {name}"
         if name in missing:
             yield Row(what, missing[name], None, limit)
         else:
             theirs = median(times[name])
             yield Row(what, f"{ours * 1e3:.2f} / {theirs * 1e3:.2f} ms", ours / theirs, limit)
+
+
+def whole(who: str) -> Iterator[Row]:
+    """A container of all kinds: started, one command run in it, stopped; and the same with a small root filesystem of its own.
+
+    The others have no init to enter, so theirs is one command in one go.
+    """
+    import nslab
+    from tests.compare.tools import bundle, rootfs
+
+    def container(**options: Any) -> None:
+        with nslab.Container(isolate="all", **options) as made:
+            made.run(["/bin/true"])
+
+    container()
+    with rootfs() as root:
+        contenders: dict[str, Callable[[], list[float]]] = {
+            "nslab": lambda: timed(container),
+            "nslab, rootfs": lambda: timed(lambda: container(rootfs=root)),
+        }
+        if shutil.which("bwrap"):
+            contenders["bwrap"] = lambda: timed(lambda: spawn(BWRAP[ALL].split()))
+        if shutil.which("runc"):
+            made = bundle(root, ["/bin/true"])
+            runc = ["runc", "--root", f"{root.parent}/state", "run", "--bundle", str(made), f"nslab-bench-{os.getpid()}"]
+            contenders["runc, rootfs"] = lambda: timed(lambda: spawn(runc), 3)
+        times = {name: median(each) for name, each in take_turns(contenders).items()}
+    for ours, theirs, limit in (
+        ("nslab", "bwrap", 1.5),
+        ("nslab, rootfs", "runc, rootfs", 1.0),
+    ):
+        what = f"Container(all{ours[5:]}): start, run, stop as {who}, against {theirs.partition(',')[0]}"
+        if theirs in times:
+            yield Row(what, f"{times[ours] * 1e3:.2f} / {times[theirs] * 1e3:.2f} ms", times[ours] / times[theirs], limit)
+        else:
+            yield Row(what, f"apt-get install {'bubblewrap' if theirs == 'bwrap' else 'runc'}", None, limit)
 
 
 def hundred() -> Iterator[Row]:
@@ -126,8 +167,8 @@ def timed(action: Callable[[], object], runs: int = BATCH) -> list[float]:
     return times
 
 
-def c_loop(program: str) -> list[float]:
-    result = subprocess.run([program, KINDS, str(BATCH)], capture_output=True, text=True, check=True)
+def c_loop(program: str, kinds: str) -> list[float]:
+    result = subprocess.run([program, kinds, str(BATCH)], capture_output=True, text=True, check=True)
     return [int(line) / 1e9 for line in result.stdout.split()]
 
 
@@ -152,11 +193,15 @@ def private_memory(pid: int) -> float:
 
 # -- the table --------------------------------------------------------------------------------------------------------
 
+WHO = "root" if os.geteuid() == 0 else "an ordinary user"
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
-    "one-shot": lambda: one_shot("root" if os.geteuid() == 0 else "an ordinary user"),
+    "one-shot": lambda: one_shot(WHO, KINDS),
+    "one-shot-all": lambda: one_shot(WHO, ALL),
+    "container": lambda: whole(WHO),
     "hundred": hundred,
     "import": imports,
 }
+AS_NOBODY_TOO = ("one-shot", "one-shot-all", "container")
 
 
 def as_nobody(part: str) -> list[Row]:
@@ -182,7 +227,7 @@ def main() -> int:
     for part, measure in PARTS.items():
         if args.only in (None, part):
             rows += measure()
-        if part == "one-shot" and args.only is None and os.geteuid() == 0 and shutil.which("setpriv"):
+        if part in AS_NOBODY_TOO and args.only is None and os.geteuid() == 0 and shutil.which("setpriv"):
             rows += as_nobody(part)
     if args.json:
         print(json.dumps([{**asdict(row), "verdict": row.verdict} for row in rows], indent=2))
