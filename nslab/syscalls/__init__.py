@@ -6,6 +6,8 @@ a plain script they raise Refused, since there they would change the machine its
 ``call()`` of a Process or Container, to make them.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from nslab.syscalls.decode import MOUNT_FLAGS
 from nslab.syscalls.files import mkdir, mkdirat, owner_of, read_file, rmdir, symlinkat, write_file
 from nslab.syscalls.guard import allow, allowed
@@ -66,15 +68,53 @@ from nslab.syscalls.trees import (
 )  # fmt: skip
 from nslab.syscalls.watches import inotify_add_watch, inotify_init1
 
+if TYPE_CHECKING:
+    from nslab.syscalls.mqueue import detached, mq_getattr, mq_open, mq_receive, mq_send, mq_unlink
+    from nslab.syscalls.sysv import (
+        GETALL,
+        IPC_CREAT,
+        IPC_EXCL,
+        IPC_NOWAIT,
+        IPC_PRIVATE,
+        IPC_RMID,
+        SEM_UNDO,
+        SETALL,
+        SHM_RDONLY,
+        memory_at,
+        msgctl,
+        msgget,
+        msgrcv,
+        msgsnd,
+        remove_all,
+        semctl,
+        semget,
+        semop,
+        shmat,
+        shmctl,
+        shmdt,
+        shmget,
+    )  # fmt: skip
+
 __all__ = [
-    "AT_EMPTY_PATH", "AT_RECURSIVE", "IFF_UP", "MOUNT_ATTR_IDMAP", "MOUNT_ATTR_RDONLY", "MOUNT_FLAGS", "NS_GET_NSTYPE",
-    "NS_GET_OWNER_UID", "NS_GET_PARENT", "NS_GET_PID_FROM_PIDNS", "NS_GET_PID_IN_PIDNS", "NS_GET_USERNS", "OPEN_TREE_CLONE",
-    "PR_SET_CHILD_SUBREAPER", "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "RESOLVE_BENEATH", "RESOLVE_IN_ROOT",
-    "RESOLVE_NO_MAGICLINKS", "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "allow", "allowed", "chdir", "chroot", "clone",
-    "clone3", "fork", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "mkdir", "mkdirat", "mount", "mount_flags",
-    "mount_setattr", "move_mount", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns",
-    "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "open_tree", "openat2", "owner_of", "pidfd_open",
-    "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "rmdir", "set_interface_flags", "setdomainname",
-    "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid", "signalfd", "symlinkat", "umount2", "uname",
-    "unshare", "write_file",
+    "AT_EMPTY_PATH", "AT_RECURSIVE", "GETALL", "IFF_UP", "IPC_CREAT", "IPC_EXCL", "IPC_NOWAIT", "IPC_PRIVATE", "IPC_RMID",
+    "MOUNT_ATTR_IDMAP", "MOUNT_ATTR_RDONLY", "MOUNT_FLAGS", "NS_GET_NSTYPE", "NS_GET_OWNER_UID", "NS_GET_PARENT",
+    "NS_GET_PID_FROM_PIDNS", "NS_GET_PID_IN_PIDNS", "NS_GET_USERNS", "OPEN_TREE_CLONE", "PR_SET_CHILD_SUBREAPER",
+    "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "RESOLVE_BENEATH", "RESOLVE_IN_ROOT", "RESOLVE_NO_MAGICLINKS",
+    "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "SEM_UNDO", "SETALL", "SHM_RDONLY", "allow", "allowed", "chdir", "chroot",
+    "clone", "clone3", "detached", "fork", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "memory_at", "mkdir",
+    "mkdirat", "mount", "mount_flags", "mount_setattr", "move_mount", "mq_getattr", "mq_open", "mq_receive", "mq_send",
+    "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent",
+    "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "open_tree", "openat2", "owner_of",
+    "pidfd_open", "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "remove_all", "rmdir", "semctl",
+    "semget", "semop", "set_interface_flags", "setdomainname", "setgroups", "sethostname", "setns", "setresgid", "setresuid",
+    "setsid", "shmat", "shmctl", "shmdt", "shmget", "signalfd", "symlinkat", "umount2", "uname", "unshare", "write_file",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What the spawner has no need of is loaded when it is first used."""
+    if name in __all__:
+        from nslab.syscalls import mqueue, sysv
+
+        return getattr(sysv if hasattr(sysv, name) else mqueue, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,6 +39,9 @@ IOCTLS = {
 }  # fmt: skip
 INTERFACE_FLAGS = {"IFF_UP": 1}
 
+IPC_FLAGS = {"IPC_CREAT": 0o1000, "IPC_EXCL": 0o2000, "IPC_NOWAIT": 0o4000}
+IPC_COMMANDS = {0: "IPC_RMID", 13: "GETALL", 17: "SETALL"}
+
 Decoder = Callable[[Any], str]
 
 
@@ -69,6 +72,16 @@ def fd(value: Any) -> str:
     return "AT_FDCWD" if value == -100 else f"fd {value}" if isinstance(value, int) else str(value)
 
 
+def key(value: int) -> str:
+    """The key of a System V object; 0 is IPC_PRIVATE."""
+    return hex(value & 0xFFFFFFFF) if value else "IPC_PRIVATE"
+
+
+def ipc_flags(value: int) -> str:
+    """IPC_* bits, and the permissions in octal."""
+    return "|".join([_ipc(value & 0o7000)] * bool(value & 0o7000) + [f"{value & 0o777:#o}"])
+
+
 def words(value: Any) -> str:
     return repr(list(value))
 
@@ -81,7 +94,7 @@ def _signal(number: int) -> str:
     return Signals(number).name if number in set(Signals) else str(number)  # 0 and the real-time ones have no name
 
 
-_clone, _mount = bits(CLONE_FLAGS), bits(MOUNT_FLAGS)
+_clone, _mount, _ipc = bits(CLONE_FLAGS), bits(MOUNT_FLAGS), bits(IPC_FLAGS)
 
 DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "clone3": (_clone, words),
@@ -116,6 +129,25 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "signalfd": (signals,),
     "inotify_add_watch": (fd, text, hex),
     "setgroups": (words,),
+    "shmget": (key, str, ipc_flags),
+    "shmat": (str, text, bits({"SHM_RDONLY": 0o10000})),
+    "shmdt": (hex,),
+    "shmctl": (str, one_of(IPC_COMMANDS)),
+    "semget": (key, str, ipc_flags),
+    "semop": (str, words),
+    "semctl": (str, str, one_of(IPC_COMMANDS)),
+    "msgget": (key, ipc_flags),
+    "msgsnd": (str, str, text, _ipc),
+    "msgrcv": (str, str, str, _ipc),
+    "msgctl": (str, one_of(IPC_COMMANDS)),
+    "mq_open": (text, bits(OPEN_FLAGS | {"O_NONBLOCK": os.O_NONBLOCK}), oct),
+    "mq_unlink": (text,),
+    "mq_send": (fd, text),
+    "mq_receive": (fd,),
+    "mq_getattr": (fd,),
+    "fsopen": (text,),
+    "fsconfig": (fd, str),
+    "fsmount": (fd,),
 }
 
 

@@ -6,10 +6,12 @@ each object that it touches costs a copied page.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from nslab import trace
@@ -29,6 +31,7 @@ CLONE, PIVOT_ROOT = _NUMBERS.get("clone", -1), _NUMBERS.get("pivot_root", -1)
 _allowed = False
 _must_own: Callable[[str, str], None] | None = None
 _implied = ""
+_registered: ContextVar[bool] = ContextVar("registered", default=False)
 _command_line = (0, 0)  # address and length
 _raw: list[tuple[Any, ...]] | None = None
 
@@ -80,14 +83,35 @@ def is_protected() -> bool:
     return _must_own is not None
 
 
+def is_own(kind: str) -> bool:
+    """Whether this process may change what its namespace of this kind holds."""
+    if not _allowed or _must_own is None:
+        return _allowed
+    try:
+        _must_own(kind, "this")
+    except Refused:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def registered() -> Iterator[None]:
+    """Calls inside concern an object that is registered, and will be removed: they need no namespace of one's own."""
+    token = _registered.set(True)
+    try:
+        yield
+    finally:
+        _registered.reset(token)
+
+
 def refuse_here(call: str, kind: str = "") -> None:
     """Raise Refused unless this is a process made by the spawner, and where protected, one with a ``kind`` of its own."""
-    if not _allowed:
+    if not _allowed and not _registered.get():
         raise Refused(
             f"{call}: not in this process (PID {os.getpid()}): it is in the machine's own namespaces, runs your notebook, and "
             f"could not come back.\n  what to do: p = nslab.process(); p.{call}(...), or p.call(function)."
         )
-    if kind and _must_own:
+    if kind and _must_own and not _registered.get():
         _must_own(kind, call)
 
 

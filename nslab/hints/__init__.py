@@ -33,6 +33,7 @@ from errno import (
 from typing import Any
 
 from nslab import procfs
+from nslab.hints.ipc import explain_ipc
 from nslab.model import KINDS
 
 TOO_MANY = "there are as many processes as there may be: a limit on pids of the cgroup (pids.max), or ulimit -u. fork(2)"
@@ -44,7 +45,7 @@ def explain(call: str, errno: int, **facts: Any) -> str:
     """The hint for ``call`` having failed with ``errno``; ``facts`` are the raw arguments by name."""
     rule = _RULES.get(call)
     try:
-        return rule(errno, **facts) if rule else ""
+        return rule(errno, **facts) if rule else explain_ipc(call, errno, **facts)
     except (OSError, ValueError, KeyError):  # /proc hidden or masked: no facts, no hint
         return ""
 
