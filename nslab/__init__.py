@@ -8,6 +8,7 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     syscalls              one function, one system call
     ops                   operations and plans, as data
     spawner               the process that makes namespaces
+    ipc                   System V and POSIX objects, made, used, listed and removed
     namespaces            handles, and a process to steer by hand
     container             run, Container, Stepper
     render                pictures
@@ -49,13 +50,13 @@ _HOME = {
     "Namespace": "namespaces", "Process": "namespaces", "Result": "namespaces", "process": "namespaces",
     "draw": "render",
     "Trace": "trace", "record": "trace",
-    "syscalls": "", "ops": "",
+    "syscalls": "", "ops": "", "ipc": "",
 }  # fmt: skip
 
 __all__ = [
     "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
     "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Trace", "Unavailable", "create",
-    "doctor", "draw", "ops", "process", "record", "run", "syscalls",
+    "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
 ]  # fmt: skip
 
 

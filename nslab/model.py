@@ -212,3 +212,22 @@ class NamespaceMap:
 
     machine: Mapping[str, NamespaceId]
     members: tuple[Membership, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IpcObject:
+    """A System V object or a POSIX message queue. ``sort`` is shm, sem, msg or mq.
+
+    ``key`` and ``id`` are those of System V, ``name`` that of a POSIX queue (else ""). ``size`` is in bytes (shm: of the
+    segment, msg and mq: of what waits) or the number of semaphores; ``count`` how many processes have a segment attached, or
+    how many messages wait (-1: not told). ``mode`` has the permissions, ``uid`` the owner as the reader numbers users.
+    """
+
+    sort: str
+    key: int
+    id: int
+    name: str
+    mode: int
+    uid: int
+    size: int
+    count: int

@@ -11,7 +11,17 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-from nslab.model import CAPABILITIES, CAPABILITY_SETS, KINDS, Capabilities, IdRange, Mount, NamespaceId, ProcessStat
+from nslab.model import (
+    CAPABILITIES,
+    CAPABILITY_SETS,
+    KINDS,
+    Capabilities,
+    IdRange,
+    IpcObject,
+    Mount,
+    NamespaceId,
+    ProcessStat,
+)  # fmt: skip
 
 Pid = int | str
 
@@ -202,3 +212,23 @@ def subordinate_ids(which: str, names: Mapping[str, None], etc: str = "/etc") ->
     except OSError:
         return []
     return [(int(row[1]), int(row[2])) for row in rows if len(row) == 3 and row[0] in names and row[2] != "0"]
+
+
+# The columns of /proc/sysvipc/SORT with the id, the size and the count; Source: proc(5).
+_SYSTEM_V = {"shm": ("shmid", "size", "nattch"), "sem": ("semid", "nsems", ""), "msg": ("msqid", "cbytes", "qnum")}
+
+
+def system_v(root: str = "/proc") -> tuple[IpcObject, ...]:
+    """The System V objects of the reader's IPC namespace: shared memory, semaphores, message queues."""
+    found = []
+    for sort, (number, size, count) in _SYSTEM_V.items():
+        head, *lines = read(f"sysvipc/{sort}", root).decode().splitlines()
+        for line in lines:
+            row = dict(zip(head.split(), line.split(), strict=False))
+            found.append(
+                IpcObject(
+                    sort, int(row["key"]) & 0xFFFFFFFF, int(row[number]), "", int(row["perms"], 8) & 0o777, int(row["uid"]),
+                    int(row[size]), int(row[count]) if count else -1,
+                )
+            )  # fmt: skip
+    return tuple(found)

@@ -26,6 +26,7 @@ ROWS = (
     ("syscalls",),
     ("ops",),
     ("spawner",),
+    ("ipc",),
     ("namespaces",),
     ("container",),
     ("render",),
@@ -202,10 +203,10 @@ def test_the_model_does_no_input_or_output() -> None:
 
 # What a notebook may call by itself: it looks, or changes nothing but the caller's own small things.
 HARMLESS = {
-    "allow", "allowed", "chdir", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "mount_flags", "ns_get_nstype",
-    "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside",
-    "openat2", "owner_of", "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "signalfd",
-    "uname",
+    "allow", "allowed", "chdir", "detached", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "memory_at",
+    "mount_flags", "mq_getattr", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns",
+    "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "openat2", "owner_of", "pidfd_open", "pidfd_send_signal",
+    "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd", "uname",
 }  # fmt: skip
 
 

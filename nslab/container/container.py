@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nslab import procfs, syscalls
 from nslab.container import copying, members, plans, waiting
@@ -32,6 +32,9 @@ from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
 from nslab.ops import Execute, InCgroup, Plan, WriteFile, spec
 from nslab.spawner import Call, Child, ensure
 from nslab.trace import Trace, emit_script, record
+
+if TYPE_CHECKING:
+    from nslab.ipc import Objects
 
 
 def run(
@@ -238,6 +241,7 @@ class Container:
             function,
             args,
             kwargs or {},
+            None if "ipc" in self._members else self.pid,
             collector=collector,
             deadline=deadline,
             carry=carry,
@@ -368,6 +372,12 @@ class Container:
     def clocks(self) -> Clocks:
         """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
         return Clocks(lambda: self._call(read_clocks, (), {}))
+
+    def ipc(self) -> Objects:
+        """What is in its IPC namespace: System V objects and POSIX message queues, as a table."""
+        from nslab.ipc import look
+
+        return self._call(look, (True,), {})  # type: ignore[no-any-return]
 
     def sysctl(self, name: str, value: int | str | None = None) -> str:
         """The value of a setting of its own namespaces ("kernel.shmmax"), after it was set to ``value`` where one is given.

@@ -54,25 +54,31 @@ class Enterable:
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a Python function in it, in a process of its own, and return its value; its exception is raised here."""
         targets = joining.checked(self.joins(), ())
-        return call_inside(lambda work, fds: _enter(targets, work, fds), function, args, kwargs)
+        owner = None if "ipc" in targets else 0
+        return call_inside(lambda work, fds: _enter(targets, work, fds), function, args, kwargs, owner)
 
 
 def call_inside(
     enter: Callable[[Call, Mapping[str, Any]], Child], function: Callable[..., Any], args: tuple[Any, ...],
-    kwargs: Mapping[str, Any], *, collector: running.Collector | None = None, deadline: float | None = None,
+    kwargs: Mapping[str, Any], owner: int | None, *, collector: running.Collector | None = None, deadline: float | None = None,
     carry: Callable[[Streams], None] | None = None, foreign: bool = False,
 ) -> Any:  # fmt: skip
     """Call a function in the process that ``enter`` starts, and return its value; what it prints is printed here.
 
-    ``collector`` takes that instead; CommandTimeout at ``deadline``, a time of time.monotonic(). ``carry`` moves bytes to and
-    from the streams of that process before its end is awaited; ``foreign``: no module is to be loaded from the files there.
+    ``owner`` is the PID of the process with which ends what it makes in the machine's own IPC namespace (0: this one), None
+    when it is in another. ``collector`` takes what it prints; CommandTimeout at ``deadline``, a time of time.monotonic().
+    ``carry`` moves bytes to and from the streams of that process before its end is awaited; ``foreign``: no module is to be
+    loaded from the files there.
     """
     with (
         contextlib.closing(Streams(stdin=carry is not None)) as streams,
         channel.sealed(functions.dump(function, args, dict(kwargs))) as payload,
         os.fdopen(os.memfd_create("nslab-result", os.MFD_CLOEXEC), "r+b") as outcome,
     ):
-        child = enter(Call(tuple(sys.path), foreign), {**streams.theirs, "function": payload, "result": outcome})
+        fds = {**streams.theirs, "function": payload, "result": outcome}
+        if owner is not None:
+            fds["registry"] = ensure().registry
+        child = enter(Call(tuple(sys.path), owner or 0, foreign), fds)
         try:
             streams.handed_over()
             if carry:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
@@ -43,6 +43,9 @@ from nslab.ops import (
 from nslab.spawner import Child, Descriptor, Steer, channel, ensure, functions
 from nslab.syscalls import decode
 from nslab.trace import Trace, emit, record
+
+if TYPE_CHECKING:
+    from nslab.ipc import Objects
 
 NOBODY = 65534
 LEAVES = SetPropagation("private", implied="else a mount made here could show up outside")
@@ -299,6 +302,12 @@ class Process:
         facts = {"host name": self.gethostname()}
         return self.namespaces.membership("steered process", ("user",) if self._borrowed else (), facts)
 
+    def ipc(self) -> Objects:
+        """What is in its IPC namespace: System V objects and POSIX message queues, as a table."""
+        from nslab.ipc import look
+
+        return self._call(look)  # type: ignore[no-any-return]
+
     def clocks(self) -> Clocks:
         """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
         return Clocks(lambda: self._call(read_clocks))
@@ -384,7 +393,7 @@ def process(*, as_: str | None = None) -> Process:
         child = spawner.start(
             Plan(tuple(ops)),
             work=Steer(tuple(sys.path), stranger=as_ is not None),
-            fds={"steer": theirs},
+            fds={"steer": theirs, "registry": spawner.registry},
             title="nslab-keeper",
             borrowed=borrowed,
         )

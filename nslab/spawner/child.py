@@ -138,13 +138,16 @@ def _reap(request: Start, report: Report, main: int) -> int:
 def _worker(work: Work, context: Context) -> Callable[[], NoReturn] | None:
     """What a child that runs no program will do. Its modules are loaded now: later it may see other files, or as nobody."""
     if isinstance(work, Call):
-        from nslab.spawner import functions
+        from nslab.spawner import functions, registry
 
+        if "registry" in context.fds:
+            registry.write_to(context.fds["registry"], work.owner)
         function = functions.load(context.fds["function"], work.path, work.foreign)
         return lambda: functions.run(function, context.fds)
     if isinstance(work, Steer):
-        from nslab.spawner import steer
+        from nslab.spawner import registry, steer
 
+        registry.write_to(context.fds["registry"], os.getpid())
         steer.get_ready(work)
         return lambda: steer.take_orders(context.fds["steer"], context)
     return None

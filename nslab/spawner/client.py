@@ -22,6 +22,7 @@ from nslab.model import NamespaceId
 from nslab.ops import Execute, IdMaps, InCgroup, Plan
 from nslab.spawner import channel
 from nslab.spawner.messages import OpenBorrowed, Regroup, Start, Work
+from nslab.spawner.registry import Registry
 from nslab.syscalls import decode
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from nslab.spawner.watchdog import main; main(*map(int, sys.argv[2:]))"
@@ -233,12 +234,15 @@ class Spawner:
         self.cwd = os.getcwd()  # and so that of everything it starts, unless told otherwise
         self.control, theirs = channel.pair()
         self.log = os.fdopen(os.memfd_create("nslab-log", os.MFD_CLOEXEC), "r+b")
+        self._noted = Descriptor(Registry.new())
+        self.registry = Registry(self._noted.fileno())  # of what is made in the machine's own IPC namespace
         folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         with theirs:
-            command = [sys.executable, "-I", "-S", "-c", _BOOT, folder, str(theirs.fileno()), str(self.client)]
+            command = [sys.executable, "-I", "-S", "-c", _BOOT, folder]
+            command += map(str, (theirs.fileno(), self.client, self._noted.fileno()))
             self.watchdog = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log, start_new_session=True,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._noted.fileno()],
             )  # fmt: skip
         self.machine: Mapping[str, NamespaceId] = procfs.namespaces()
         self.capabilities = procfs.capabilities()  # what the spawner may do
@@ -339,6 +343,7 @@ class Spawner:
         if self.client == os.getpid():
             self.watchdog.wait()
         self.log.close()
+        self._noted.close()
 
 
 def _hung_up(sock: socket.socket) -> bool:

@@ -24,16 +24,18 @@ from nslab.ops import Execute, IdMaps, InCgroup, Op
 class Call:
     """Run a pickled Python function (descriptor "function") and leave its pickled outcome in "result".
 
-    ``foreign``: it runs among files that are not the machine's, from which no module is to be loaded.
+    Where the IPC namespace is the machine's, what it makes there is noted in "registry", and removed when the process ``owner``
+    has ended. ``foreign``: it runs among files that are not the machine's, from which no module is to be loaded.
     """
 
     path: tuple[str, ...]  # the sys.path of the caller, to find modules on
+    owner: int
     foreign: bool = False
 
 
 @dataclass(frozen=True)
 class Steer:
-    """Take orders, one by one, from the descriptor "steer".
+    """Take orders, one by one, from the descriptor "steer"; "registry" is as for Call, and the owner the keeper itself.
 
     ``path`` is the sys.path of the caller. ``stranger``: it begins as another user, who may not read what is there, so that
     what functions need is loaded at once, and not when they come or before it goes away.

@@ -29,6 +29,7 @@ from nslab.spawner import channel, child
 from nslab.spawner.launch import find, prepared
 from nslab.spawner.messages import OpenBorrowed, Regroup, Start
 from nslab.spawner.reaper import Reaper
+from nslab.spawner.registry import Registry
 from nslab.spawner.report import portable, tell
 from nslab.syscalls import guard
 from nslab.syscalls.processes import CLONE_PARENT
@@ -43,8 +44,11 @@ PATIENCE = 5  # ms that a request may wait for the news that its process was mad
 class Server:
     """Serves the requests that come on ``control`` until it is closed or the watchdog dies; then ends all it made."""
 
-    def __init__(self, control: socket.socket, watchdog: int, machine: Mapping[str, NamespaceId], journal: int):
+    def __init__(
+        self, control: socket.socket, watchdog: int, machine: Mapping[str, NamespaceId], journal: int, registry: Registry
+    ):  # fmt: skip
         self.control = control
+        self.registry = registry
         self.watchdog = watchdog  # a pidfd
         self.machine = machine
         self.journal = journal  # of the cgroups that are made
@@ -341,12 +345,12 @@ class Server:
     def _serve_inside(self, control: int, mapped: int) -> NoReturn:
         """The life of the second server, from its first instruction."""
         try:
-            child.close_others([control, self.watchdog, self.journal, mapped])
+            child.close_others([control, self.watchdog, self.journal, self.registry.fd, mapped])
             os.read(mapped, 1)
             os.close(mapped)
             resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
             guard.name_process("nslab-borrowed")
-            Server(socket.socket(fileno=control), self.watchdog, self.machine, self.journal).serve()
+            Server(socket.socket(fileno=control), self.watchdog, self.machine, self.journal, self.registry).serve()
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
@@ -366,6 +370,7 @@ class Server:
             reply = self.children.pop(pid, None)
             if reply is not None:
                 self.reaper.end_orphans(self.children)
+                self.registry.remove(pid)
                 calls = self.untold.pop(pid, [])
                 tell(reply, calls + self._groups.left(pid) if self._groups else calls, "gone", status)
                 if self.bare.pop(reply, 0):

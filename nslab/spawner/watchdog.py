@@ -17,12 +17,13 @@ from typing import NoReturn
 
 from nslab import procfs, syscalls
 from nslab.spawner.reaper import Reaper
+from nslab.spawner.registry import Registry
 from nslab.spawner.server import Server
 from nslab.syscalls import guard
 
 
-def main(control: int, client: int) -> NoReturn:
-    """``control`` is the server's end of the channel, ``client`` the PID of the parent."""
+def main(control: int, client: int, noted: int) -> NoReturn:
+    """``control`` is the server's end of the channel, ``client`` the PID of the parent, ``noted`` the memfd of a Registry."""
     syscalls.allow()
     guard.own_command_line()
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
@@ -35,12 +36,14 @@ def main(control: int, client: int) -> NoReturn:
     guard.name_process("nslab-watchdog")
     journal = os.memfd_create("nslab-journal", os.MFD_CLOEXEC)
     fcntl.fcntl(journal, fcntl.F_SETFL, os.O_APPEND)  # two servers write to it
+    os.set_inheritable(noted, False)
+    registry = Registry(noted)
     spawner = os.fork()
     if spawner == 0:
         os.close(client_fd)
         guard.name_process("nslab-spawner")
         try:
-            Server(socket.socket(fileno=control), myself, procfs.namespaces(), journal).serve()
+            Server(socket.socket(fileno=control), myself, procfs.namespaces(), journal, registry).serve()
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
@@ -56,4 +59,5 @@ def main(control: int, client: int) -> NoReturn:
         from nslab.spawner.cgroups import sweep
 
         sweep(journal)
+    registry.remove()
     os._exit(0)

@@ -30,6 +30,7 @@ from typing import Any
 
 import nslab
 import nslab.spawner
+from nslab import ipc
 from nslab.container import listing
 
 KINDS = [kind for kind in ("mnt", "uts", "ipc", "net", "user", "cgroup", "time") if os.path.exists(f"/proc/self/ns/{kind}")]
@@ -106,6 +107,16 @@ class Actions:
 
     def do_system_v(self) -> None:
         self.container("ipc").run(self.litter(SYSV), check=True)
+
+    def do_share(self) -> None:
+        """Objects in the machine's own IPC namespace, of a container, of a steered process and of this one."""
+        box = nslab.Container("sharing", isolate="uts")
+        process = nslab.process()
+        for call in (box.call, process.call, lambda function: function()):
+            call(ipc.SharedMemory.create)
+            call(ipc.Semaphores.create)
+            call(ipc.MessageQueue.create)
+        self.kept += [box, process]
 
     def do_leave(self) -> None:
         with nslab.Container("left", isolate=self.kinds()) as box:

@@ -1,0 +1,100 @@
+"""What is in an IPC namespace, as a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any, Protocol, overload
+
+from nslab import procfs, syscalls
+from nslab.errors import SyscallError
+from nslab.model import IpcObject
+from nslab.ops import Context, Unshare
+from nslab.spawner import Descriptor
+
+_SORTS = {"shm": "shared memory", "sem": "semaphores", "msg": "message queue", "mq": "POSIX message queue"}
+
+
+class Inside(Protocol):
+    """A container or a steered process."""
+
+    def ipc(self) -> Objects: ...
+
+
+class Objects(Sequence[IpcObject]):
+    """The objects of one IPC namespace, shown as a table; ``unseen`` says what could not be looked at, and why."""
+
+    def __init__(self, objects: Sequence[IpcObject], unseen: str = ""):
+        self._objects = tuple(objects)
+        self.unseen = unseen
+
+    @overload
+    def __getitem__(self, index: int) -> IpcObject: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[IpcObject]: ...
+    def __getitem__(self, index: int | slice) -> IpcObject | Sequence[IpcObject]:
+        return self._objects[index]
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        yield "object", "key or name", "id", "owner", "permissions", "holds"
+        for each in self._objects:
+            number = str(each.id) if each.id >= 0 else ""
+            called = each.name or (f"{each.key:#x}" if each.key else "private")
+            yield _SORTS[each.sort], called, number, f"uid {each.uid}", f"{each.mode:03o}", _holds(each)
+
+    def __str__(self) -> str:
+        rows = list(self._rows())
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        said = [self.unseen] if self.unseen else []
+        return "\n".join((lines if self._objects else ["(nothing in this IPC namespace)"]) + said)
+
+    def __repr__(self) -> str:
+        return f"<Objects: {len(self)} in this IPC namespace>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        head, *rows = self._rows()
+        cells = "".join(f"<th style=text-align:left>{cell}</th>" for cell in head)
+        body = "".join(f"<tr>{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        table = f"<table><tr>{cells}</tr>{body}</table>" if rows else "<div>(nothing in this IPC namespace)</div>"
+        return {"text/plain": str(self), "text/html": table + (f"<div>{escape(self.unseen)}</div>" if self.unseen else "")}
+
+
+def objects(inside: Inside | None = None) -> Objects:
+    """What is in the IPC namespace of a container or steered process, or of the calling process."""
+    return inside.ipc() if inside is not None else look()
+
+
+def look(alone: bool = False) -> Objects:
+    """The same of the calling process. ``alone``: it is there for this only, and may take a mount table of its own."""
+    try:
+        if alone:
+            Unshare(("mnt",)).execute(Context({}, {}))
+        return Objects([*procfs.system_v(), *_queues()])
+    except SyscallError as error:
+        why = f"POSIX message queues cannot be seen from here: {error.call} failed with {error.name}"
+        return Objects(procfs.system_v(), why)
+
+
+def _queues() -> Iterator[IpcObject]:
+    """By a mount that is mounted nowhere: one that is somewhere may show another namespace."""
+    with Descriptor(syscalls.detached("mqueue")) as mount:
+        folder = Descriptor(os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount.fileno()))
+    with folder:
+        for name in sorted(os.listdir(folder.fileno())):
+            with os.fdopen(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder.fileno()), "rb") as file:
+                info = os.fstat(file.fileno())
+                size = int(file.read().split()[0].removeprefix(b"QSIZE:"))
+            yield IpcObject("mq", 0, -1, f"/{name}", info.st_mode & 0o777, info.st_uid, size, -1)
+
+
+def _holds(each: IpcObject) -> str:
+    if each.sort == "shm":
+        return f"{each.size} bytes, attached {each.count} times"
+    if each.sort == "sem":
+        return f"{each.size} semaphores"
+    return f"{each.size} bytes" + (f" in {each.count} messages" if each.count >= 0 else "")
