@@ -263,11 +263,14 @@ def test_the_filter_looks_at_arguments(machine: str, column: int) -> None:
 
 @pytest.mark.unit
 @pytest.mark.requires("tool:cc")
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the headers are those of this machine")
-def test_the_numbers_are_those_of_the_headers() -> None:
-    names = {name: numbers[0] for group in seccomp.REFUSED.values() for name, numbers in group.items()}
-    names |= {"clone": seccomp.CLONE[0], "unshare": seccomp.UNSHARE[0], "ioctl": seccomp.IOCTL[0], "socket": seccomp.SOCKET[0]}
-    source = "#include <asm/unistd.h>\n" + "".join(f"{name}_is __NR_{name}\n" for name in names)
+@pytest.mark.parametrize(("header", "column"), [("asm/unistd_64.h", 0), ("asm-generic/unistd.h", 1)], ids=["x86-64", "aarch64"])
+def test_the_numbers_are_those_of_the_headers(header: str, column: int) -> None:
+    if subprocess.run(["cc", "-E", "-"], input=f"#include <{header}>", capture_output=True, text=True).returncode:
+        pytest.skip("the headers of the kernel here are for another machine")
+    named = {name: numbers for group in seccomp.REFUSED.values() for name, numbers in group.items()}
+    named |= {"clone": seccomp.CLONE, "unshare": seccomp.UNSHARE, "ioctl": seccomp.IOCTL, "socket": seccomp.SOCKET}
+    names = {name: numbers[column] for name, numbers in named.items() if numbers[column] >= 0}
+    source = f"#include <{header}>\n" + "".join(f"{name}_is __NR_{name}\n" for name in names)
     done = subprocess.run(["cc", "-E", "-P", "-"], input=source, capture_output=True, text=True, check=True)
     found = dict(line.split() for line in done.stdout.splitlines() if "_is " in line)
     known = {name: found[f"{name}_is"] for name in names if found[f"{name}_is"].isdigit()}
@@ -280,3 +283,10 @@ def test_what_enters_from_another_process_is_confined_too() -> None:
         command = [sys.executable, "-m", "nslab.cli", "exec", str(container.pid), "--", "grep", "", "/proc/self/status"]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, cwd=ROOT)
     assert_confined(done.stdout)
+
+
+def test_on_the_command_line() -> None:
+    command = [sys.executable, "-m", "nslab.cli", "run", "--hardened", "--", "sh", "-c", f"{STATUS}; exit 3"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, cwd=ROOT)
+    assert_confined(done.stdout)
+    assert done.returncode == 3

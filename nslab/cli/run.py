@@ -28,6 +28,7 @@ def run(
     tty: Annotated[
         bool | None, typer.Option("--tty/--no-tty", "-t/-T", help="A terminal of its own; by default, when there is one here.")
     ] = None,
+    hardened: Annotated[bool, typer.Option("--hardened", help="With what namespaces leave open closed; begins at /.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="At the end print every system call, on standard error.")] = False,
     shell: Annotated[
         bool, typer.Option("--shell", help="At the end print the same as a shell script, on standard error.")
@@ -43,7 +44,7 @@ def run(
                 command, isolate=isolate, hostname=hostname, uid_map=_lines("--uid-map", uid_map),
                 gid_map=None if gid_map is None else _lines("--gid-map", gid_map), clock=_clocks(clock),
                 env=common.environment(env), cwd=cwd, user=common.identity(user), timeout=timeout,
-                tty=common.is_terminal() if tty is None else tty, attach=True,
+                tty=common.is_terminal() if tty is None else tty, attach=True, hardened=hardened,
             )  # fmt: skip
         finally:
             common.show(steps, trace, shell)
