@@ -156,8 +156,10 @@ def test_the_map_of_a_namespace_is_read_back() -> None:
         assert (user.uid_map.outside(7), user.uid_map.inside(uid)) == (uid, 7)
         assert (user.gid_map.outside(8), user.gid_map.outside(9)) == (gid, None)
         web.close()
-        with pytest.raises(nslab.DeadNamespace, match="no member"):
-            user.uid_map
+        assert user.members() == []
+        assert (user.uid_map.lines, user.gid_map.lines) == (((7, uid, 1),), ((8, gid, 1),)), "a visitor has looked"
+        assert user.run("id -u; id -g").lines == ["7", "8"], "and was no root, since there is none"
+        assert user.members() == []
     with nslab.Namespace.of("self", "user") as own:
         assert (own.uid_map.inside(uid), own.uid_map.outside(uid)) == (uid, uid)
 

@@ -85,7 +85,7 @@ class Namespace(Enterable):
     def uid_map(self) -> IdMap:
         """The uid map of a user namespace, outside as this process numbers uids: ``uid_map.outside(0)``, ``.inside(1000)``.
 
-        Read from a member: DeadNamespace when there is none to be seen.
+        Read from a member; where there is none to be seen, a process enters it for that (SyscallError when it may not).
         """
         return numbering.id_map(self._of_kind("user"), "uid")
 

@@ -179,7 +179,8 @@ def way(targets: Targets, spawner: Spawner) -> Way:
     around = None if enter else start.around
     if "user" in kinds:
         around = _maps(joined.get("user"), enter)
-        ops.append(BecomeRoot(around, implied=WHY_ROOT))
+        blind = "pid" in kinds or "mnt" in kinds  # it may not find itself in the /proc that it then sees
+        ops.append(BecomeRoot(around if blind else None, implied=WHY_ROOT))
     return Way(tuple(ops), fds, kinds, around)
 
 

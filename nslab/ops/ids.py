@@ -57,7 +57,7 @@ class SetIds(Op):
 class BecomeRoot(Op):
     """Be uid 0 and gid 0 of this user namespace, where they are mapped and one is not there yet.
 
-    ``maps`` are its maps, for a process that joined a PID namespace: the /proc that it sees there does not know it.
+    ``maps`` are its maps, for a process that may not find itself in the /proc that it sees: that of another PID namespace.
     """
 
     maps: IdMaps | None = None
