@@ -89,6 +89,8 @@ def test_run_isolates_every_kind_unless_told() -> None:
         (["no-such-program"], 125, "no program 'no-such-program'"),
         (["--clock", "monotonic", "true"], 2, "monotonic=+1d"),
         (["--uid-map", "0:x:1", "true"], 2, "0:1000:1"),
+        (["--join", "net=nobody-has-this-name", "true"], 125, "no container"),
+        (["--rootfs", "/no/such/folder", "true"], 125, "rootfs"),
     ],
 )
 def test_run_says_how_it_ended(words, status, said) -> None:
@@ -144,6 +146,31 @@ def _is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+@pytest.mark.requires("tool:busybox")
+def test_run_has_a_root_filesystem_and_mounts_of_its_own(tmp_path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "note").write_text("given")
+    done = cli(
+        "run", "--rootfs", "busybox", "--mount", f"{tmp_path}:/given:ro", "--", "sh", "-c", "cat /given/note; echo; ls /"
+    )
+    note, *names = done.stdout.split()
+    assert note == "given", done.stderr
+    assert "boot" not in names
+
+
+def test_run_hardened() -> None:
+    done = cli("run", "--hardened", "grep", "Seccomp:", "/proc/self/status")
+    assert done.stdout.split() == ["Seccomp:", "2"], done.stderr
+
+
+def test_run_joins_a_container_by_name() -> None:
+    with nslab.Container("net-owner", isolate="net") as owner:
+        done = cli("run", "--join", "net=net-owner", "readlink", "/proc/self/ns/net", "/proc/self/ns/uts")
+        net, uts = done.stdout.split()
+        assert net == link("net", owner.pid)
+        assert uts != link("uts")
 
 
 # -- in a terminal ----------------------------------------------------------------------------------------------------

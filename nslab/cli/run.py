@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from nslab.cli import common
 from nslab.container import run as run_command
+from nslab.container.listing import find
+from nslab.container.mounts import SHORT
+from nslab.model import KINDS
 from nslab.namespaces.privilege import MapRequest
 from nslab.trace import record
 
 
 def run(
     command: Annotated[list[str], typer.Argument(help="The command and its arguments.", show_default=False)],
-    isolate: Annotated[str, typer.Option("--isolate", "-i", help="Kinds of namespace that are new: 'uts pid', 'all'.")] = "all",
+    isolate: Annotated[
+        str | None,
+        typer.Option(
+            "--isolate", "-i", help="Kinds of namespace that are new: 'uts pid', 'all'; all, but those joined, by default."
+        ),
+    ] = None,
     hostname: Annotated[str | None, typer.Option(help="The host name inside (needs uts).")] = None,
     uid_map: Annotated[
         str, typer.Option(help="'single', 'subordinate', or lines INSIDE:OUTSIDE:COUNT with commas between.")
     ] = "single",
     gid_map: Annotated[str | None, typer.Option(help="The same for groups; as --uid-map where that is a word.")] = None,
     clock: Annotated[list[str], typer.Option(help="Offset of a clock (needs time): monotonic=+1d. May be repeated.")] = [],  # noqa: B006
+    rootfs: Annotated[
+        str | None, typer.Option(help="Its root: 'machine', 'busybox', a folder, a tar file, an OCI image layout.")
+    ] = None,
+    mount: Annotated[list[str], typer.Option(help=f"What is mounted besides: {SHORT}. May be repeated.")] = [],  # noqa: B006
+    limit: Annotated[list[str], typer.Option(help="What it may use: pids=50, memory=256M, cpu=0.5. May be repeated.")] = [],  # noqa: B006
+    join: Annotated[
+        list[str], typer.Option(help="Share a kind with a container or a process: net=web, net=4711. May be repeated.")
+    ] = [],  # noqa: B006
+    loopback: Annotated[bool, typer.Option("--loopback", help="Turn lo on (needs net).")] = False,
     env: Annotated[list[str], typer.Option("--env", "-e", help="NAME=VALUE on top of the environment here. Repeatable.")] = [],  # noqa: B006
     cwd: Annotated[str | None, typer.Option("--cwd", "-w", help="Where the command begins.")] = None,
     user: Annotated[str | None, typer.Option("--user", "-u", help="As whom: a name or a number.")] = None,
@@ -38,13 +56,17 @@ def run(
 
     Standard streams, signals and the exit status are passed on: nslab run -i 'uts user' --hostname web -- hostname
     """
+    joined = _joined(join)
+    kinds = [kind for kind in KINDS if kind not in joined and os.path.exists(f"/proc/self/ns/{kind}")]
     with record() as steps:
         try:
             result = run_command(
-                command, isolate=isolate, hostname=hostname, uid_map=_lines("--uid-map", uid_map),
-                gid_map=None if gid_map is None else _lines("--gid-map", gid_map), clock=_clocks(clock),
-                env=common.environment(env), cwd=cwd, user=common.identity(user), timeout=timeout,
-                tty=common.is_terminal() if tty is None else tty, attach=True, hardened=hardened,
+                command, isolate=kinds if isolate is None else isolate, hostname=hostname, uid_map=_lines("--uid-map", uid_map),
+                gid_map=None if gid_map is None else _lines("--gid-map", gid_map),
+                clock=_pairs("--clock", "monotonic=+1d", clock), rootfs=rootfs, mounts=mount,
+                limits=_pairs("--limit", "pids=50", limit), join=joined, loopback=loopback,
+                hardened=hardened, env=common.environment(env), cwd=cwd, user=common.identity(user), timeout=timeout,
+                tty=common.is_terminal() if tty is None else tty, attach=True,
             )  # fmt: skip
         finally:
             common.show(steps, trace, shell)
@@ -62,8 +84,14 @@ def _lines(option: str, text: str) -> MapRequest:
     return lines
 
 
-def _clocks(words: list[str]) -> dict[str, float | str] | None:
+def _pairs(option: str, example: str, words: list[str]) -> dict[str, str]:
     wrong = [word for word in words if "=" not in word]
     if wrong:
-        raise typer.BadParameter(f"{wrong[0]!r} is not CLOCK=OFFSET, as in monotonic=+1d", param_hint="--clock")
-    return {name: offset for name, _, offset in (word.partition("=") for word in words)} if words else None
+        raise typer.BadParameter(f"{wrong[0]!r} is not like {example}", param_hint=option)
+    return dict(word.split("=", 1) for word in words)
+
+
+def _joined(words: list[str]) -> dict[str, int]:
+    """The kinds that are joined, each with the PID of a member: of a process, or of the container of that name."""
+    pairs = _pairs("--join", "net=web", words)
+    return {kind: int(who) if who.isdigit() else find(who).pid for kind, who in pairs.items()}

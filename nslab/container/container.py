@@ -51,7 +51,6 @@ def run(
     """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
 
     ``command`` is text for sh, or a list. ``isolate`` names the kinds of namespace that are new ("uts pid", a list, "all");
-    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue`` and
     ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue``,
     ``sysctls``, ``rootfs``, ``mounts`` and ``propagation`` say what they hold, ``join`` which are shared with somebody, and
     ``limits`` what all of it may use, as for Container.

@@ -112,7 +112,10 @@ def enter(
     container: Listed, command: spec.Command, *, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
     user: str | int | None = None, timeout: float | None = None, tty: bool = False,
 ) -> Result:  # fmt: skip
-    """Run a command in a container that another process made, attached to this one. DeadNamespace when that has ended."""
+    """Run a command in a container that another process made, attached to this one. DeadNamespace when that has ended.
+
+    It is outside the cgroup of that container, and so of its limits, since that cgroup belongs to the other process.
+    """
     try:
         pidfd = Descriptor(os.pidfd_open(container.pid))
         if (container.pid, container.name, container.owner) not in [(each.pid, each.name, each.owner) for each in listed()]:
@@ -124,7 +127,7 @@ def enter(
         here, there = procfs.namespaces(), procfs.namespaces(container.pid)
         kinds = tuple(kind for kind in KINDS if here.get(kind) != there.get(kind))
         folder = (cwd or "/") if "mnt" in kinds else cwd
-        work = plans.work(command, env=env, cwd=folder, user=user, tty=tty)
+        work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, joined=kinds)
         plan = _plan(container, kinds, work)
 
         def start(fds: Mapping[str, Any]) -> Child:
