@@ -395,6 +395,19 @@ def test_user_23_set_uid_of_an_unmapped_owner_is_ignored(folder: Path) -> None:
         assert process.run([str(program), "-u"]).stdout == "1000\n"
 
 
+@pytest.mark.requires("tool:su")
+def test_user_23_the_loader_sees_no_set_uid_program_either() -> None:
+    """Run with more rights than its caller, a program is not told to show what the kernel said to it."""
+    su = shutil.which("su") or ""
+    assert os.stat(su).st_mode & stat.S_ISUID
+    command, env = [su, "--version"], {"LD_SHOW_AUXV": "1"}
+    with somebody() as process:
+        assert "AT_EUID" not in process.run(command, env=env, check=True).stdout
+        process.unshare("user")
+        mapped(process, 1000)
+        assert ["AT_EUID:", "1000"] in [line.split() for line in process.run(command, env=env, check=True).lines]
+
+
 def test_user_24_what_is_in_no_namespace_stays_forbidden(folder: Path) -> None:
     with rooted("user mnt") as process:
         assert process.capabilities().effective == set(CAPABILITIES)
