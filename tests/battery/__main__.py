@@ -73,6 +73,7 @@ def tried(facts: Mapping[str, Any], **options: Any) -> Outcomes:
         def enter() -> None:
             while not done.is_set():
                 container.run("true", user=0)
+                container.call(sum, range(10**6))  # a Python of ours, for some milliseconds
 
         thread = threading.Thread(target=enter)
         thread.start()

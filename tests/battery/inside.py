@@ -214,7 +214,7 @@ def getfd() -> str | None:
 @way("look at the process that enters, before its execve", "it has memory and descriptors of ours until then (CVE-2016-9962)")
 def joiner() -> str | None:
     known = set(os.listdir("/proc"))
-    deadline = time.monotonic() + 0.4
+    deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         for pid in set(os.listdir("/proc")) - known:
             try:
