@@ -315,3 +315,13 @@ def test_a_stepper_whose_process_is_killed_says_so() -> None:
         stepper.finish()
     assert eventually(lambda: not stepper.alive)
     stepper.close()
+
+
+@pytest.mark.parametrize("kinds", ["uts", "pid mnt"])
+def test_what_runs_out_of_time_ends_with_its_children(kinds: str) -> None:
+    with nslab.Container("web", isolate=kinds) as web:
+        with pytest.raises(nslab.CommandTimeout) as caught:
+            web.run("sleep 1000 & echo $!; sleep 1001; true", timeout=0.3)
+        number = int(caught.value.result.stdout)
+        assert not web.call(os.path.exists, f"/proc/{number}")
+        assert "sleep" not in web.run("ps -e -o comm=").lines or "pid" not in kinds

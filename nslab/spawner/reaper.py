@@ -8,6 +8,8 @@ import select
 import signal
 from collections.abc import Container
 
+from nslab import procfs
+
 
 class Reaper:
     """Knows the children of this (single-threaded) process; needs the machine's own /proc only when it is made."""
@@ -28,15 +30,29 @@ class Reaper:
         """Kill, until there are none, the children that are not ``known``, and reap them.
 
         A killed child's own children become ours (this process adopts orphans), so the loop reaches daemons and chains of
-        forks too. A process that does not die within a second (it sleeps in the kernel) is left to its fate.
+        forks too. In a PID namespace that was joined they would fall to its init: so what is below them now is killed first.
+        A process that does not die within a second (it sleeps in the kernel) is left to its fate.
         """
         stuck: set[int] = set()
         while orphans := [pid for pid in self.children() if pid not in known and pid not in stuck]:
             for pid in orphans:
+                _kill_below(pid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             if not _buried(orphans):
                 stuck.update(orphans)
+
+
+def _kill_below(root: int) -> None:
+    """Kill the descendants of a child, which must not get away by its death."""
+    for pid in procfs.descendants(root):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            fd = os.pidfd_open(pid)
+            try:
+                if pid in procfs.descendants(root):  # and not somebody else's number by now
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            finally:
+                os.close(fd)
 
 
 def _buried(pids: list[int]) -> bool:
