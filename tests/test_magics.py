@@ -1,8 +1,9 @@
-"""%ns and %%ns, in a real IPython shell."""
+"""%ns and %%ns, in a real IPython shell; tests/notebooks has them in a real kernel."""
 
 from __future__ import annotations
 
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
@@ -14,7 +15,7 @@ import nslab
 def shell(tmp_path, monkeypatch) -> InteractiveShell:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
-    nslab.load_ipython_extension(shell)
+    shell.run_line_magic("load_ext", "nslab")
     return shell
 
 
@@ -27,24 +28,120 @@ def test_a_cell_runs_inside(shell, capsys) -> None:
         assert capsys.readouterr().out == "True\n"
 
 
+def test_it_is_bash_and_has_no_input(shell, capsys) -> None:
+    with nslab.Container("boxed", isolate="uts"):
+        shell.run_cell_magic("ns", "boxed", "[[ -n $BASH_VERSION ]] && echo {1..3}\ncat\necho 'it''s' \"$0\" over")
+        assert capsys.readouterr().out == "1 2 3\nits bash over\n"
+
+
+@pytest.mark.requires("tool:busybox")
+def test_it_is_sh_where_there_is_no_bash(shell, capsys) -> None:
+    with nslab.Container("small", isolate="mnt pid", rootfs="busybox"):
+        shell.run_cell_magic("ns", "small", "test -z $BASH_VERSION && pwd")
+        assert capsys.readouterr().out == "/\n"
+
+
 def test_a_cell_that_fails_raises_unless_it_was_to(shell, capsys) -> None:
     with nslab.Container("boxed", isolate="uts"):
-        with pytest.raises(nslab.CommandError, match="status 3"):
-            shell.run_cell_magic("ns", "boxed", "exit 3")
+        with pytest.raises(nslab.CommandError, match="status 3") as caught:
+            shell.run_cell_magic("ns", "boxed", "echo before; exit 3")
+        assert caught.value.result.stdout == "before\n"
         shell.run_cell_magic("ns", "boxed --expect-fail", "exit 3")
+        assert "failed, as expected, with status 3" in capsys.readouterr().out
         with pytest.raises(nslab.CommandError, match="expected to fail"):
             shell.run_cell_magic("ns", "boxed --expect-fail", "true")
         with pytest.raises(nslab.CommandTimeout):
             shell.run_cell_magic("ns", "boxed --timeout 0.1", "sleep 1000")
+        with pytest.raises(nslab.CommandError, match="status 1"):
+            shell.run_cell_magic("ns", "boxed --python", "raise SystemExit(1)")
+        with pytest.raises(nslab.CommandError, match="status 4"):
+            shell.run_line_magic("ns", "boxed exit 4")
 
 
 def test_a_variable_names_a_container_too_and_the_unknown_is_named(shell) -> None:
     with nslab.Container("boxed", isolate="uts") as box:
         shell.user_ns["mine"] = box
+        shell.user_ns["number"] = 5
         assert shell.run_line_magic("ns", "mine") is box
         assert shell.run_line_magic("ns", "") == [box]
-        with pytest.raises(UsageError, match="no container 'other' here; there are: boxed"):
-            shell.run_line_magic("ns", "other")
-        with pytest.raises(UsageError, match="unrecognized arguments: --nonsense"):
-            shell.run_cell_magic("ns", "boxed --nonsense", "true")
+        for line, rule in (
+            ("other", "no container 'other' here; there are: boxed, mine"),
+            ("boxde", "no container 'boxde' here; did you mean 'boxed'"),
+            ("number", "'number' is int, nothing to run a cell in; there are: boxed, mine"),
+        ):
+            with pytest.raises(UsageError, match=rule):
+                shell.run_line_magic("ns", line)
+        for line, rule in (
+            ("boxed --nonsense", "unrecognized arguments: --nonsense"),
+            ("boxed --timeout soon", "invalid float value: 'soon'"),
+            ("", "which container. There are: boxed, mine"),
+            ("boxed 'open", "No closing quotation"),
+        ):
+            with pytest.raises(UsageError, match=rule):
+                shell.run_cell_magic("ns", line, "true")
+        del shell.user_ns["mine"]
+    assert shell.run_line_magic("ns", "") == []
+    with pytest.raises(UsageError, match="there are: none"):
+        shell.run_line_magic("ns", "boxed true")
+
+
+def test_a_line(shell, capsys) -> None:
+    with nslab.Container("boxed", isolate="uts", hostname="in-a-box"):
+        assert shell.run_line_magic("ns", "boxed hostname; echo $((1 + 1))") is None
+        assert capsys.readouterr().out == "in-a-box\n2\n"
+
+
+def test_in_a_namespace_and_in_a_steered_process(shell, capsys) -> None:
+    with nslab.create("uts", hostname="held") as made, nslab.process() as process:
+        process.unshare("uts")
+        process.sethostname("steered")
+        shell.user_ns |= {"made": made, "uts": made["uts"], "p": process}
+        for name in ("made", "uts", "p"):
+            shell.run_cell_magic("ns", name, "hostname")
+        assert capsys.readouterr().out == "held\nheld\nsteered\n"
+        with pytest.raises(UsageError, match="setids"):
+            shell.run_cell_magic("ns", "p --user 0", "true")
+        shell.user_ns.clear()
+
+
+def test_as_another_user(shell, capsys) -> None:
+    with nslab.Container("boxed", isolate="user"):
+        shell.run_cell_magic("ns", "boxed --user 0", "id -u")
+        assert capsys.readouterr().out == "0\n"
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "boxed --help"])
+def test_help(shell, capsys, line: str) -> None:
+    shell.run_cell_magic("ns", line, "true")
+    shown = capsys.readouterr().out
+    for option in ("--python", "--timeout SECONDS", "--expect-fail"):
+        assert option in shown
+    shell.run_line_magic("ns", "--help")
+    assert "lists the containers" in capsys.readouterr().out
+    assert "--expect-fail" in shell.find_cell_magic("ns").__doc__
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%%ns b", ["boxed", "boxing"]),
+        ("%ns box", ["boxed", "boxing"]),
+        ("%%ns ", ["boxed", "boxing", "mine"]),
+        ("%%ns m", ["mine"]),
+        ("%%ns boxed --ex", ["--expect-fail"]),
+        ("%%ns boxed --t", ["--timeout"]),
+        ("%%ns --python bo", ["boxed", "boxing"]),
+    ],
+)
+def test_tab_completes_names_and_options(shell, text: str, expected: list[str]) -> None:
+    with nslab.Container("boxed", isolate="uts") as box, nslab.Container("boxing", isolate="uts"):
+        shell.user_ns["mine"] = box
+        with provisionalcompleter():
+            found = {completion.text for completion in shell.Completer.completions(text, len(text))}
+        assert sorted(match for match in found if match in ("boxed", "boxing", "mine") or match.startswith("--")) == expected
+        shell.user_ns.clear()
+
+
+def test_loading_it_twice_and_an_empty_notebook(shell) -> None:
+    shell.run_line_magic("reload_ext", "nslab")
     assert shell.run_line_magic("ns", "") == []
