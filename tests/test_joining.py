@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -121,6 +122,13 @@ def test_a_shared_mount_table_with_another_root() -> None:
             with pytest.raises(nslab.SyscallError, match="no-such-program"):
                 beside.run(["no-such-program"])
             assert beside.call(os.listdir, "/") == box.call(os.listdir, "/")
+
+
+def test_a_new_clock_in_a_mount_table_whose_proc_is_of_others(web: nslab.Container) -> None:
+    with nslab.Container(isolate="time", clock={"monotonic": 1000}, join={"mnt": web}) as box:
+        assert link("time", box.pid) not in (link("time"), link("time", web.pid))
+        assert 900 < box.call(time.monotonic) - time.monotonic() < 1100
+        assert box.run("pwd").stdout == "/\n"
 
 
 def test_what_ends_with_a_shared_pid_namespace(web: nslab.Container) -> None:

@@ -180,10 +180,21 @@ class NewTime(Op):
 
     def perform(self, context: Context) -> None:
         syscalls.unshare(KINDS["time"].flag)
+        here = "/proc/self"
+        if context.proc >= 0:  # it joined a mount table whose /proc may not know it, and begins at the root of that
+            os.fchdir(context.proc)
+            here = "self"
+        try:
+            self._enter(here)
+        finally:
+            if context.proc >= 0:
+                os.chdir("/")
+
+    def _enter(self, here: str) -> None:
         lines = [f"{clock} {offset // 10**9} {offset % 10**9}\n" for clock, offset in self.offsets.items() if offset]
         if lines:
-            syscalls.write_file("/proc/self/timens_offsets", "".join(lines))
-        fd = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.write_file(f"{here}/timens_offsets", "".join(lines))
+        fd = os.open(f"{here}/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
         try:
             syscalls.setns(fd, KINDS["time"].flag)
         finally:

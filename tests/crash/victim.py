@@ -31,7 +31,7 @@ from typing import Any
 import nslab
 import nslab.spawner
 from nslab import ipc
-from nslab.container import listing
+from nslab.container import Namespaces, listing
 
 KINDS = [kind for kind in ("mnt", "uts", "ipc", "net", "user", "cgroup", "time") if os.path.exists(f"/proc/self/ns/{kind}")]
 
@@ -117,6 +117,22 @@ class Actions:
             call(ipc.Semaphores.create)
             call(ipc.MessageQueue.create)
         self.kept += [box, process]
+
+    def do_join(self) -> None:
+        web = self.container()
+        shared = self.random.sample(web.kinds, self.random.randint(1, len(web.kinds)))
+        new = [kind for kind in self.kinds() if kind not in shared]
+        beside = nslab.Container("beside", isolate=new, join={" ".join(shared): web})
+        beside.popen(self.litter() + f"\n{FOREVER}")
+        if "pid" not in shared:  # else it ends with the init of the other
+            self.kept.append(beside)
+        nslab.run(self.litter(), isolate=new, join={" ".join(shared): beside}, stream=lambda text, name: None)
+
+    def do_create(self) -> None:
+        made = nslab.create([kind for kind in self.kinds("ipc") if kind != "pid"])
+        made.run(self.litter(SYSV))
+        made["ipc"].popen(self.litter() + f"\n{FOREVER}")
+        self.kept += [made, made.popen(FOREVER)]
 
     def do_leave(self) -> None:
         with nslab.Container("left", isolate=self.kinds()) as box:
@@ -297,7 +313,7 @@ class Victim:
         assert nslab.process().gethostname() == os.uname().nodename
         for thing in kept:
             try:
-                if isinstance(thing, nslab.Container):
+                if isinstance(thing, nslab.Container | Namespaces):  # descriptors of ours hold the latter, which live
                     thing.run("true", timeout=5)
                 elif isinstance(thing, nslab.Process):
                     thing.getpid()
