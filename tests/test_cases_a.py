@@ -377,6 +377,42 @@ def test_A23_the_machine_keeps_its_name() -> None:
     assert socket.gethostname() == name
 
 
+def shared_memory() -> int:
+    """What /proc/meminfo counts as shared memory, in kB."""
+    return next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Shmem:"))
+
+
+FILL = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+address = libc.shmat(libc.shmget(7, 64 << 20, 0o1600), None, 0)
+ctypes.memset(ctypes.c_void_p(address), 1, 64 << 20)
+print("filled")
+"""
+
+
+def test_A24_shared_memory_is_free_when_close_returns() -> None:
+    before, margin = shared_memory(), 32 << 10  # others use some too
+    for kinds in ("ipc", "user ipc pid mnt"):
+        assert nslab.run([sys.executable, "-c", FILL], isolate=kinds).stdout == "filled\n"
+        assert shared_memory() < before + margin, "after run()"
+        with nslab.Container(isolate=kinds) as web:
+            web.run([sys.executable, "-c", FILL], check=True)
+            assert shared_memory() > before + margin, "it would be seen"
+        assert shared_memory() < before + margin, "after close()"
+        assert "shmctl(" in str(web.trace[-1])
+
+
+def test_A24_what_somebody_else_holds_stays() -> None:
+    with nslab.Container(isolate="ipc") as web, nslab.process() as process:
+        with web.namespaces["ipc"] as held:
+            process.setns(held)
+        assert web.run("ipcmk -Q").returncode == 0
+        web.close()
+        assert len(process.ipc()) == 1
+
+
 def test_A25_message_queues_are_mounted_only_with_an_own_ipc_namespace() -> None:
     with nslab.record() as trace, pytest.raises(ValueError, match="ipc"):
         nslab.Container(isolate="user mnt", mqueue="/mnt")

@@ -23,7 +23,7 @@ from nslab.container.plans import Request
 from nslab.container.waiting import Condition
 from nslab.errors import CommandTimeout, DeadNamespace, SpecError, SyscallError, Unavailable
 from nslab.model import KINDS, Capabilities, Membership, NamespaceMap
-from nslab.namespaces import joining, privilege, running
+from nslab.namespaces import handle, joining, privilege, running, steered
 from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
@@ -97,6 +97,7 @@ def run(
 
 # The containers that have a name and live in this process; the last one of a name counts.
 live: weakref.WeakValueDictionary[str, Container] = weakref.WeakValueDictionary()
+_everyone: weakref.WeakSet[Container] = weakref.WeakSet()
 
 
 class Container:
@@ -192,7 +193,9 @@ class Container:
         self.pid = self._child.pid
         if self.name:
             live[self.name] = self
-        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept)
+        _everyone.add(self)
+        tidy = "ipc" in self.kinds and not self._request.hardened
+        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept, tidy)
 
     # -- running things -------------------------------------------------------------------------------------------------
 
@@ -450,7 +453,8 @@ class Container:
         """End it, and return when nothing of it is left."""
         if live.get(self.name) is self:
             del live[self.name]
-        self._finalizer()
+        with record(self.trace):
+            self._finalizer()
         self._held = None
 
     def __enter__(self) -> Container:
@@ -498,10 +502,26 @@ class _Script:
         return self.plan.script(self.begin + inner) + "\n"
 
 
-def _end_all(init: Child, entered: list[Child]) -> None:
+def _end_all(init: Child, entered: list[Child], tidy: bool) -> None:
+    """``tidy``: init removes what is in its IPC namespace, unless somebody else of ours is in that or holds it."""
     for child in entered:
         child.end()
-    init.end()
+    init.end(politely=tidy and not _is_shared(init.pid))
+
+
+def _is_shared(pid: int) -> bool:
+    """Whether the IPC namespace of this init lives on, or cannot be tidied up since all stands still."""
+    try:
+        identity = procfs.namespace(pid, "ipc")
+        others = [other.pid for other in list(_everyone) if other.pid != pid and "ipc" in other._members and other.alive]
+        others += [process.pid for process in steered.everyone() if process.alive]
+        return (
+            handle.is_held("ipc", identity)
+            or any(procfs.namespace(other, "ipc") == identity for other in others)
+            or procfs.stat(pid).state not in "RS"
+        )
+    except OSError:  # it has ended, or cannot be looked at
+        return True
 
 
 class Stepper(Container):

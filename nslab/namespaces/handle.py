@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,13 @@ from nslab.namespaces.entering import Enterable
 from nslab.ops import spec
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
+
+_handles: weakref.WeakValueDictionary[int, Namespace] = weakref.WeakValueDictionary()  # equal ones are each an owner
+
+
+def is_held(kind: str, identity: NamespaceId) -> bool:
+    """Whether a handle that is open in this process keeps this namespace alive."""
+    return any((each.kind, each.id) == (kind, identity) and each._descriptor.is_open for each in list(_handles.values()))
 
 
 class Namespace(Enterable):
@@ -29,6 +37,7 @@ class Namespace(Enterable):
         self.kind = kind
         self.id = NamespaceId(info.st_dev, info.st_ino)
         self._descriptor = descriptor
+        _handles[id(self)] = self
         self._path = path
 
     @classmethod

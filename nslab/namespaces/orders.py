@@ -84,7 +84,7 @@ class Order(Child):
             if word == "failed":  # and that was all: the process takes the next order
                 self.gone = 0
 
-    def end(self) -> None:
+    def end(self, *, politely: bool = False) -> None:
         """Kill the command and what it has started, and wait until the process has buried it and takes orders again."""
         self.wait_for(lambda: self.ready or self.error or self.gone is not None, 5)
         deadline = time.monotonic() + 5

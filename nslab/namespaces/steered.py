@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,13 @@ if TYPE_CHECKING:
 NOBODY = 65534
 LEAVES = SetPropagation("private", implied="else a mount made here could show up outside")
 
+_everyone: weakref.WeakSet[Process] = weakref.WeakSet()
+
+
+def everyone() -> list[Process]:
+    """All steered processes of this Python."""
+    return list(_everyone)
+
 
 class Process:
     """A live process, steered from here: it makes one system call for each call of a method, and waits for the next.
@@ -73,6 +81,7 @@ class Process:
         except EOFError:
             raise DeadNamespace("the new process ended before it could take orders.") from None
         self._pidfd = Descriptor(fds[0])
+        _everyone.add(self)
         self.pid = procfs.pid_behind(fds[0])
 
     # -- orders ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from nslab.errors import SyscallError
 from nslab.ops import Context, Execute, Op
 from nslab.spawner.launch import launch, plain_signals
 from nslab.spawner.messages import Call, Start, Steer, Work
@@ -88,14 +89,14 @@ def live(
         guard.name_process(request.title)  # before anybody is told: `nslab ls` knows containers by it
         report.send("ready", main)
         close_others((report.fd, signals))
-        _supervise(request, report, main, signals)
+        _supervise(request, report, main, signals, "ipc" in context.made)
     except BaseException as error:
         report.failed(error)
     finally:
         os._exit(1)
 
 
-def _supervise(request: Start, report: Report, main: int, signals: int) -> NoReturn:
+def _supervise(request: Start, report: Report, main: int, signals: int, tidy: bool) -> NoReturn:
     poller = select.poll()
     poller.register(signals, select.POLLIN)
     poller.register(report.fd, select.POLLHUP)
@@ -106,19 +107,31 @@ def _supervise(request: Start, report: Report, main: int, signals: int) -> NoRet
             records = os.read(signals, 128 * 32)
             for number in records[::128]:
                 if number != _SIGCHLD:
-                    _pass_on(number, main)
-        main = _reap(request, report, main)
+                    _pass_on(number, main, report if tidy else None)
+        main = _reap(request, report, main, tidy)
 
 
-def _pass_on(number: int, main: int) -> None:
+def _pass_on(number: int, main: int, tidied: Report | None) -> None:
     if main:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(main, number)
     elif number in (signal.SIGTERM, signal.SIGINT):
+        if tidied:
+            _tidy(tidied)
         os._exit(128 + number)
 
 
-def _reap(request: Start, report: Report, main: int) -> int:
+def _tidy(report: Report) -> None:
+    """Remove what is in an IPC namespace of its own: its memory would come back only a while after the end."""
+    from nslab.syscalls import sysv  # the spawner has loaded it
+
+    with contextlib.suppress(SyscallError):
+        sysv.remove_all()
+    if report.calls:
+        report.send("tidied", 0)
+
+
+def _reap(request: Start, report: Report, main: int, tidy: bool) -> int:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -129,6 +142,8 @@ def _reap(request: Start, report: Report, main: int) -> int:
         if pid == 0:
             return main
         if pid == main:
+            if request.lone and tidy:
+                _tidy(report)
             report.send("exit", status)
             main = 0
             if request.lone:

@@ -46,6 +46,10 @@ class Descriptor:
     def closed(self) -> bool:
         return self._fd < 0
 
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -211,15 +215,19 @@ class Child:
         with contextlib.suppress(BrokenPipeError):
             channel.send(self.reply, ("go",))
 
-    def end(self) -> None:
-        """End the process and all below it, and return when nothing of it is left."""
+    def end(self, *, politely: bool = False) -> None:
+        """End the process and all below it, and return when nothing of it is left; ``politely`` it may tidy up before."""
         known = self.wait_for(lambda: self.pid or self.gone is not None, 1)
         if not known:  # an interrupt came at the instant when its PID was received, and that was lost
             self.gone = int(signal.SIGKILL)
             self.reply.close()  # which ends it too
         if pidfd := self.pidfd:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+                if politely and self.ready:
+                    signal.pidfd_send_signal(pidfd.fileno(), signal.SIGTERM)
+                    self.wait_for(lambda: self.gone is not None, 1)
+                if self.gone is None:
+                    signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
         self.wait_for(lambda: self.gone is not None, 5)
         if self.gone is not None and self._pidfd:
             self._pidfd.close()

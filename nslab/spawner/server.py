@@ -150,6 +150,8 @@ class Server:
         at = next((index for index, op in enumerate(ops) if isinstance(op, NewNamespaces)), -1)
         new = ops[at] if at >= 0 else None
         kinds = new.kinds if isinstance(new, NewNamespaces) else ()
+        if "ipc" in kinds:
+            from nslab.syscalls import sysv  # noqa: F401  # init needs it at its end, and loads nothing by then
         maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
         way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow | InCgroup))
         user = _user_part(way)
