@@ -195,7 +195,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("which", ["notebook", "nslab-spawner"])
+@pytest.mark.parametrize("which", ["notebook", "nslab-spawner", "nslab-watchdog"])
 def test_nothing_is_left_when_somebody_is_killed(which: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

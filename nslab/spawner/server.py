@@ -45,10 +45,12 @@ class Server:
     """Serves the requests that come on ``control`` until it is closed or the watchdog dies; then ends all it made."""
 
     def __init__(
-        self, control: socket.socket, watchdog: int, machine: Mapping[str, NamespaceId], journal: int, registry: Registry
+        self, control: socket.socket, watchdog: int, machine: Mapping[str, NamespaceId], journal: int, registry: Registry, *,
+        inside: bool = False,
     ):  # fmt: skip
         self.control = control
         self.registry = registry
+        self.inside = inside  # it is the second server, in the borrowed user namespace
         self.watchdog = watchdog  # a pidfd
         self.machine = machine
         self.journal = journal  # of the cgroups that are made
@@ -104,6 +106,10 @@ class Server:
     def end(self) -> NoReturn:
         """End everything that it made, and itself."""
         self.reaper.end_orphans()
+        for pid in (
+            self.children if self.inside else (None,)
+        ):  # the first server ends when all is over, and the watchdog may be gone
+            self.registry.remove(pid)
         if self._groups:
             self._groups.end()
         os._exit(0)
@@ -354,7 +360,7 @@ class Server:
             os.close(mapped)
             resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
             guard.name_process("nslab-borrowed")
-            Server(socket.socket(fileno=control), self.watchdog, self.machine, self.journal, self.registry).serve()
+            Server(socket.socket(fileno=control), self.watchdog, self.machine, self.journal, self.registry, inside=True).serve()
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

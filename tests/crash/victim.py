@@ -109,10 +109,10 @@ class Actions:
         self.container("ipc").run(self.litter(SYSV), check=True)
 
     def do_share(self) -> None:
-        """Objects in the machine's own IPC namespace, of a container, of a steered process and of this one."""
+        """Objects in the machine's own IPC namespace, of a container and of a steered process."""
         box = nslab.Container("sharing", isolate="uts")
         process = nslab.process()
-        for call in (box.call, process.call, lambda function: function()):
+        for call in (box.call, process.call):
             call(ipc.SharedMemory.create)
             call(ipc.Semaphores.create)
             call(ipc.MessageQueue.create)
