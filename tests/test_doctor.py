@@ -27,6 +27,8 @@ def machine(folder, kinds=tuple(KINDS), files=None, status=None, mounts=None, **
     files = {
         **{f"proc/self/ns/{kind}": "" for kind in kinds},
         "proc/self/status": "".join(f"{name}:\t{value}\n" for name, value in status.items()),
+        "proc/cgroups": "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t1\t1\n",
+        "proc/self/cgroup": "0::/\n",
         "proc/self/mountinfo": "".join(f"{line}\n" for line in lines),
         **{f"proc/sys/{name.replace('__', '/')}": f"{value}\n" for name, value in sysctls.items()},
         **(files or {}),
@@ -36,6 +38,14 @@ def machine(folder, kinds=tuple(KINDS), files=None, status=None, mounts=None, **
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return str(folder)
+
+
+CONTROLLERS = "sys/fs/cgroup/cgroup.controllers"
+WHOLE = {
+    CONTROLLERS: "cpu memory pids\n",
+    "sys/fs/cgroup/cgroup.subtree_control": "cpu memory pids\n",
+    "sys/fs/cgroup/cgroup.procs": "",
+}
 
 
 def refusing(*kinds, number=errno.EPERM):
@@ -146,18 +156,31 @@ def test_subordinate_ids_are_counted(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("mounts", "files", "status", "found"),
     [
-        ([("/sys/fs/cgroup", "cgroup2", "rw")], {"sys/fs/cgroup/cgroup.controllers": "cpu memory pids\n"}, "ok", "v2"),
-        ([("/sys/fs/cgroup", "cgroup2", "rw")], {"sys/fs/cgroup/cgroup.controllers": "hugetlb\n"}, "part", "neither"),
-        ([("/sys/fs/cgroup/memory", "cgroup", "rw,memory")], {}, "part", "v1, at /sys/fs/cgroup/memory"),
-        ([], {}, "part", "neither"),
+        ([("/sys/fs/cgroup", "cgroup2", "rw")], WHOLE, "ok", "v2, in "),
+        ([("/sys/fs/cgroup", "cgroup2", "rw")], {**WHOLE, CONTROLLERS: "hugetlb\n"}, "part", "has hugetlb"),
+        ([("/sys/fs/cgroup/memory", "cgroup", "rw,memory")], {}, "part", "mounted at"),
+        ([], {}, "part", "no hierarchy of v2 is mounted"),
     ],
     ids=["v2", "empty v2", "v1", "none"],
 )
 def test_case_a32_a_controller_is_found_where_it_is(tmp_path, mounts, files, status, found) -> None:
     check = nslab.doctor(machine(tmp_path, mounts=mounts, files=files))["cgroup.memory"]
     assert check.status == status
-    assert check.finding.startswith(found)
+    assert found in check.finding
     assert bool(check.remedy) == (status != "ok")
+
+
+@pytest.mark.parametrize("controller", ["pids", "memory", "cpu"])
+def test_case_a32_the_doctor_says_what_limits_would(controller) -> None:
+    able = nslab.doctor()[f"cgroup.{controller}"].status == "ok"
+    try:
+        nslab.run(
+            "true", isolate="uts", limits={controller: 4 if controller == "cpu" else 1 << 28 if controller == "memory" else 50}
+        )
+    except nslab.Unavailable:
+        assert not able
+    else:
+        assert able
 
 
 def test_what_works_in_part_is_told_from_what_does_not_work_at_all(tmp_path) -> None:

@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 
+from nslab.container import limits
+from nslab.errors import Unavailable
 from nslab.machines.machine import Machine
 from nslab.machines.report import Check
 from nslab.namespaces import privilege
@@ -31,28 +33,13 @@ def equipment(machine: Machine) -> Iterator[Check]:
 
 
 def _controller(machine: Machine, name: str) -> Check:
-    """Limits need the controller in a cgroup v2 tree in which one may make cgroups. cgroups(7)"""
-    title = f"cgroup.{name}"
-    for mount in machine.mounts:
-        if mount.fstype == "cgroup2" and name in machine.read(f"{mount.target}/cgroup.controllers").split():
-            own = next((line[3:] for line in machine.read("proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
-            folder = mount.target + own.rstrip("/")
-            if "ro" not in mount.options and os.access(machine.path(folder), os.W_OK):
-                return Check(title, "ok", f"v2, at {mount.target}")
-            return Check(
-                title, "part", f"v2, but this user may not make cgroups in {folder}: no limits on {name}",
-                "systemd-run --user --scope -p Delegate=yes jupyter lab",
-            )  # fmt: skip
-    for mount in machine.mounts:
-        if mount.fstype == "cgroup" and name in mount.super_options:
-            return Check(
-                title, "part", f"v1, at {mount.target}: no limits on {name}, which need v2",
-                "boot the machine with cgroup_no_v1=all on the kernel's command line (systemd.unified_cgroup_hierarchy=1)",
-            )  # fmt: skip
-    return Check(
-        title, "part", f"neither cgroup v2 nor v1 offers it: no limits on {name}",
-        "as root: mount -t cgroup2 cgroup2 /sys/fs/cgroup, on a kernel with that controller",
-    )  # fmt: skip
+    """Whether limits= could be held here: what it would do itself, without making anything."""
+    try:
+        return Check(f"cgroup.{name}", "ok", f"v2, in {limits.place((name,), machine.root)}")
+    except Unavailable as error:
+        return Check(f"cgroup.{name}", "part", " ".join(error.requirement.split()), error.how_to_get_it)
+    except OSError as error:
+        return Check(f"cgroup.{name}", "part", f"not known: {error}", "as root: mount -t proc proc /proc, which shows cgroups")
 
 
 def _id_maps(machine: Machine) -> Iterator[Check]:
