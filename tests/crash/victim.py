@@ -224,10 +224,12 @@ class Actions:
             process = process.fork("pid mnt")
         process.run(self.litter(TMPFS))
         self.kept.append(process)
-        outer = self.container("pid")
+        outer = nslab.Container("outer", isolate=self.kinds("pid"))
         around = {kind: outer for kind in ("user", "pid") if kind in outer.kinds}
-        self.kept.append(nslab.Container("nested", isolate="pid", join=around))
-        self.kept[-1].run(self.litter())
+        nested = nslab.Container("nested", isolate="pid", join=around)
+        nested.outer = outer  # with whom it would end
+        self.kept.append(nested)
+        nested.run(self.litter())
 
     def do_step(self) -> None:
         stepper = nslab.Stepper(isolate=self.kinds())
