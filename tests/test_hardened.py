@@ -85,6 +85,7 @@ def test_it_isolates_all_that_leads_out_and_says_why() -> None:
         }
         assert own == {"mnt", "uts", "ipc", "pid", "net", "user", "cgroup"}
         assert link("time", container.pid) == link("time")
+        assert container.run("ls /sys/class/net; ls /sys/fs/cgroup").stdout == "lo\n", "not those of the machine"
         assert all(step.implied for step in container.trace if step.call in ("seccomp", "keyctl", "capset", "mount_setattr"))
     with nslab.Container(hardened=True, isolate="time") as container:
         assert link("time", container.pid) != link("time")

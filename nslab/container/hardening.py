@@ -15,7 +15,7 @@ from nslab.errors import SpecError
 from nslab.model import IdRange
 from nslab.namespaces import privilege
 from nslab.namespaces.privilege import MapRequest
-from nslab.ops import EnterRoot, IdMaps, Mask, NewNamespaces, Op, ReadOnly, SetIds, seccomp
+from nslab.ops import EnterRoot, IdMaps, Mask, Mount, NewNamespaces, Op, ReadOnly, SetIds, seccomp
 from nslab.ops.confine import DropCapabilities, Limit, NewKeyring, NoNewPrivileges, NotDumpable, Seccomp
 from nslab.ops.spec import id_ranges
 
@@ -35,6 +35,7 @@ MASKED = (
     "/sys/devices/virtual/powercap", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
 )  # fmt: skip
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/sys")
+WHY_SYSFS = "hardened: the machine's own /sys has its interfaces and its cgroups"
 WHY_COVERED = "hardened: it is the machine's, in whatever namespace one looks"
 
 
@@ -54,7 +55,13 @@ def added(ops: Iterable[Op]) -> tuple[Op, ...]:
     marked = [replace(op, implied=_why_kinds(op.maps)) if isinstance(op, NewNamespaces) else op for op in ops]
     enter = marked.pop() if isinstance(marked[-1], EnterRoot) else None
     root = enter.root if isinstance(enter, EnterRoot) else "/"
-    covered = (ReadOnly(READ_ONLY, root, implied=WHY_COVERED), Mask(MASKED, root, implied=WHY_COVERED))
+    read_only: tuple[str, ...] = READ_ONLY
+    if not enter and any(isinstance(op, NewNamespaces) and "net" in op.kinds for op in marked):
+        safe = ("MS_NOSUID", "MS_NODEV", "MS_NOEXEC")
+        marked.append(Mount("sysfs", "/sys", "sysfs", safe, implied=WHY_SYSFS))
+        marked.append(Mount(None, "/sys", None, ("MS_REMOUNT", "MS_BIND", "MS_RDONLY", *safe), implied=WHY_COVERED))
+        read_only = tuple(path for path in READ_ONLY if path != "/sys")
+    covered = (ReadOnly(read_only, root, implied=WHY_COVERED), Mask(MASKED, root, implied=WHY_COVERED))
     return (*marked, *covered, *((enter,) if enter else ()))
 
 
