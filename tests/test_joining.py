@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 import nslab
-from tests.helpers import has_ended, in_python, link, pidfd_of
+from nslab import procfs
+from tests.helpers import eventually, has_ended, in_python, link, pidfd_of
 
 LINKS = "for kind in mnt uts ipc pid net user cgroup time; do readlink /proc/self/ns/$kind; done"
 ORDINARY = os.getuid() != 0
@@ -202,6 +203,17 @@ def test_what_unshare_made(kinds: str) -> None:
             assert link("net", beside.pid) == link("net", pid)
             assert beside.run("readlink /proc/self/ns/net; id -u").lines == [link("net", pid), "0"]
             assert nslab.run("readlink /proc/self/ns/net", join={"net": beside}).stdout.strip() == link("net", pid)
+
+
+@pytest.mark.requires("tool:unshare")
+def test_nothing_of_a_command_stays_in_a_pid_namespace_of_others() -> None:
+    with foreign(*OWN_USER, "--pid", "--fork", "--kill-child") as pid:
+        (init,) = procfs.children(pid)
+        with pytest.raises(nslab.CommandTimeout):
+            nslab.run("sleep 1001 & sleep 1002; true", join={"pid": init}, timeout=0.3)
+        assert eventually(lambda: {procfs.stat(child).state for child in procfs.children(init)} <= {"Z"}), (
+            "its init buries none"
+        )
 
 
 @pytest.mark.requires("root", "tool:unshare")
