@@ -194,7 +194,9 @@ class Actions:
 
     def do_enter_from_elsewhere(self) -> None:
         with nslab.Container("elsewhere", isolate=self.kinds()) as box:
-            (found,) = [each for each in listing.listed() if each.pid == box.pid]
+            found = next((each for each in listing.listed() if each.pid == box.pid), None)
+            if found is None and not box.alive:
+                raise nslab.DeadNamespace("it was killed meanwhile")
             self.aside(lambda: listing.enter(found, self.litter()))
 
     def aside(self, action: Callable[[], object]) -> None:
