@@ -110,6 +110,15 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         box.copy_in("/etc/passwd", "/tmp")
 
 
+@pytest.mark.requires("ordinary")
+def test_what_may_not_be_read_is_said(tree: Path) -> None:
+    (tree / "script").chmod(0)
+    with nslab.Container(isolate="mnt", rootfs="busybox") as box:
+        with pytest.raises(nslab.SpecError, match="source: script cannot be read: Permission denied"):
+            box.copy_in(tree, "/tmp")
+        assert box.run("true").returncode == 0
+
+
 def test_a_container_that_ended_takes_nothing(tree: Path) -> None:
     box = nslab.Container(isolate="mnt", rootfs="busybox")
     box.close()

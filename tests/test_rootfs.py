@@ -6,12 +6,14 @@ import ast
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import nslab
+import nslab.spawner
 from tests import roots
 from tests.helpers import pidfd_of
 
@@ -142,6 +144,17 @@ def test_d16_an_archive_never_leads_out(how: str, tmp_path: Path) -> None:
     with pytest.raises(nslab.NslabError):  # there is no program in it, or it cannot be unpacked
         nslab.run(["/bin/true"], isolate="mnt", rootfs=tmp_path / "evil.tar")
     assert os.listdir(outside) == ["victim"] and (outside / "victim").read_text() == "the machine's"
+
+
+@pytest.mark.requires("root")
+def test_an_archive_for_a_root_who_may_not_read_python() -> None:
+    """The first archive of a spawner, which loads what unpacks it."""
+    nslab.spawner.shutdown()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # not below one of root's, as tmp_path is
+        os.chmod(folder, 0o755)
+        archive = roots.tar(Path(folder))
+        run = nslab.run(["cat", "/etc/name"], isolate="user mnt", uid_map="subordinate", rootfs=archive)
+    assert run.stdout == "folder\n", run
 
 
 def test_an_archive_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def giving(source: spec.Folder, target: spec.Folder) -> tuple[Inside, tuple[str,
                     archive.pack(file, given)
             except BrokenPipeError:
                 pass  # it has ended, and says why
+            except OSError as error:
+                raise SpecError("source", f"{error.filename or path} cannot be read: {error.strerror}") from None
 
     return archive.receive, (_text("target", target), os.path.basename(path)), give
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from nslab.errors import SyscallError
-from nslab.ops import Context, Execute, Op
+from nslab.ops import Context, Execute, Op, Unpack
 from nslab.spawner.launch import launch, plain_signals
 from nslab.spawner.messages import Call, Start, Steer, Work
 from nslab.spawner.report import Report
@@ -31,12 +31,18 @@ SIGNALS = (*PASSED_ON, signal.SIGCHLD)
 _SIGCHLD = int(signal.SIGCHLD)
 
 
-def get_ready() -> None:
-    """Load what may be needed when other files are in sight: a module of theirs would run with the rights of this process."""
+def get_ready(ops: Iterable[Op]) -> None:
+    """Load what may be needed when other files are in sight: a module of theirs would run with the rights of this process.
+
+    And what root of a user namespace may not be able to read any more.
+    """
     import traceback  # noqa: F401
 
     from nslab import hints  # noqa: F401
     from nslab.syscalls import decode  # noqa: F401
+
+    if any(isinstance(op, Unpack) for op in ops):
+        from nslab.ops import archive  # noqa: F401
 
 
 def load_no_more() -> None:

@@ -166,7 +166,7 @@ class Server:
         context = Context(self.machine, fds, root=by_itself, made=kinds)
         calls = guard.prepare(maps.write, "self") if maps and by_itself else []
         if any(op.enters for op in ops):
-            child.get_ready()
+            child.get_ready(ops)
         rest = ops[at + 1 :]
         while rest and not request.stepwise and (more := rest[0].prepare(context)) is not None:
             calls += more

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import roots
 from tests.crash.oracle import MARK
 from tests.notebooks.kernel import Kernel
 
@@ -48,6 +50,8 @@ class Host:
         self.folder.chmod(0o755)
         self.temporary = self.folder / "tmp"
         self.temporary.mkdir()
+        if shutil.which("busybox"):
+            roots.image(self.folder / "roots")  # a folder and a tar file with it
         os.mkfifo(self.folder / "events")
         (self.folder / "log").touch()
         if user.uid is not None:

@@ -47,6 +47,7 @@ ADOPTS = (
 )
 LITTER = (DAEMON, CHAIN, STUBBORN, NESTED, ADOPTS, "nohup sleep 1008 >/dev/null 2>&1 &", "true")
 TMPFS = "mount -t tmpfs none /mnt && echo text > /mnt/file"
+ROOTS: list[Any] = ["machine"]
 SYSV = "ipcmk -M 4096; ipcmk -Q; ipcmk -S 2"
 FOREVER = "sleep 1009"
 
@@ -104,6 +105,26 @@ class Actions:
 
     def do_mount(self) -> None:
         self.container("mnt").run(self.litter(TMPFS))
+
+    def root(self) -> Any:
+        return self.random.choice(ROOTS)
+
+    def do_root(self) -> None:
+        """A root filesystem and mounts, full of what is written there."""
+        mounts = self.random.sample(["tmpfs:/a/b", "/etc:/b:ro", "overlay:/etc:/c", nslab.Bind("/dev/null", "/d")], 2)
+        hardened = self.random.random() < 0.3
+        box = nslab.Container("root", isolate=self.kinds("mnt"), rootfs=self.root(), mounts=mounts, hardened=hardened)
+        self.kept.append(box)
+        box.run(self.litter("echo text > /new; mkdir /b2; echo text > /c/new"))
+
+    def do_one_in_a_root(self) -> None:
+        nslab.run(self.litter("echo text > /new"), isolate=self.kinds("mnt"), rootfs=self.root())
+
+    def do_copy(self) -> None:
+        box = nslab.Container("copy", isolate=self.kinds("mnt"), rootfs=self.root())
+        box.copy_in(os.path.dirname(nslab.__file__), "/tmp/copied")
+        with contextlib.suppress(nslab.SpecError):
+            box.copy_out("/nowhere", "/tmp")
 
     def do_system_v(self) -> None:
         self.container("ipc").run(self.litter(SYSV), check=True)
@@ -244,6 +265,8 @@ class Actions:
 class Victim:
     def __init__(self, folder: str, seed: str, threads: int, interrupted: bool):
         self.events = os.open(Path(folder, "events"), os.O_WRONLY | os.O_CLOEXEC)
+        made = [path for path in (Path(folder, "roots", name) for name in ("tree", "lowest.tar", "image")) if path.exists()]
+        ROOTS.extend([*made, "busybox"] if made else [])
         self.log = open(Path(folder, "log"), "a", buffering=1)  # noqa: SIM115
         self.halting = threading.Event()
         self.seed, self.threads, self.interrupted = seed, threads, interrupted
