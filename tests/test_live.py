@@ -329,3 +329,38 @@ os.kill(os.getpid(), signal.SIGKILL)
         victim.stdin.write("\n")
         victim.stdin.flush()
         assert has_ended(pidfd)
+
+
+@pytest.mark.requires("cgroup2", "root")
+def test_whoever_enters_from_another_process_is_in_the_cgroup_too() -> None:
+    """Where the freezer of cgroup v2 can be had: by then the container has a cgroup. A paused one is not entered."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from nslab.container import listing
+from nslab import SpecError
+found = listing.find("entered")
+listing.enter(found, "cat /proc/self/cgroup")
+print("left again", flush=True)
+input()
+try:
+    listing.enter(found, "true")
+except SpecError as error:
+    print(error, flush=True)
+"""
+    with nslab.Container("entered", isolate="uts") as web:
+        web.pause()
+        web.resume()
+        leaf = Path(f"/proc/{web.pid}/cgroup").read_text().splitlines()[-1]
+        assert leaf.startswith("0::/nslab-")
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as guest:
+            assert guest.stdin and guest.stdout
+            assert leaf in [line.strip() for line in iter(guest.stdout.readline, "left again\n")]
+            web.pause()
+            guest.stdin.write("\n")
+            guest.stdin.flush()
+            assert "is paused" in guest.stdout.readline()
+        web.resume()
+        assert web.run("true").returncode == 0

@@ -67,6 +67,20 @@ def cgroup(group: str, limits: Mapping[str, tuple[str, str]], root: str = "/") -
     return InCgroup(base, group, str(next(_numbers)), tuple(limits), tuple(limits.values()))
 
 
+def of_process(pid: int) -> InCgroup | None:
+    """The leaf that a container of another process of nslab is in; None when it has none, or none that can be seen here."""
+    try:
+        top, _ = _tree((), "/")
+    except Unavailable:
+        return None
+    base, group, leaf = f"{top}{procfs.cgroups(pid).get((), '/')}".rsplit("/", 2)
+    return InCgroup(base, group, leaf, found=True) if group.startswith("nslab-") and os.path.isdir(f"{base}/{group}") else None
+
+
+def is_frozen(cgroup: InCgroup) -> bool:
+    return "frozen 1" in " ".join(_words(f"{cgroup.path}/cgroup.events"))
+
+
 def place(controllers: tuple[str, ...], root: str = "/") -> str:
     """The cgroup, as a path, at or above one's own, in which this user may make others and have these controllers."""
     top, own = _tree(controllers, root)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nslab import procfs
-from nslab.container import plans
+from nslab.container import limits, plans
 from nslab.errors import DeadNamespace, SpecError
 from nslab.model import KINDS, ProcessStat
 from nslab.namespaces import Result, running
-from nslab.ops import Execute, IdMaps, Plan, spec
+from nslab.ops import Execute, IdMaps, InCgroup, Plan, spec
 from nslab.spawner import Child, Descriptor, ensure
 from nslab.trace import emit_script
 
@@ -120,15 +120,18 @@ def enter(
         pidfd = Descriptor(os.pidfd_open(container.pid))
         if (container.pid, container.name, container.owner) not in [(each.pid, each.name, each.owner) for each in listed()]:
             raise ProcessLookupError
-    except ProcessLookupError:
+        here, there = procfs.namespaces(), procfs.namespaces(container.pid)
+        cgroup = limits.of_process(container.pid)
+    except (ProcessLookupError, FileNotFoundError):
         raise DeadNamespace(f"the container {container.name!r} (PID {container.pid}) has ended.") from None
+    if cgroup and limits.is_frozen(cgroup):
+        raise SpecError("name", f"the container {container.name!r} is paused: whoever enters would stand still too")
     with pidfd:
         spawner = ensure()
-        here, there = procfs.namespaces(), procfs.namespaces(container.pid)
         kinds = tuple(kind for kind in KINDS if here.get(kind) != there.get(kind))
         folder = (cwd or "/") if "mnt" in kinds else cwd
         work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, joined=kinds)
-        plan = _plan(container, kinds, work)
+        plan = _plan(container, kinds, work, cgroup)
 
         def start(fds: Mapping[str, Any]) -> Child:
             emit_script(plan)
@@ -137,13 +140,13 @@ def enter(
         return running.complete(start, work.argv, lone=True, timeout=timeout, tty=tty, attach=True)
 
 
-def _plan(container: Listed, kinds: tuple[str, ...], work: Execute) -> Plan:
+def _plan(container: Listed, kinds: tuple[str, ...], work: Execute, cgroup: InCgroup | None) -> Plan:
     """What enters a hardened container is hardened, whoever made that."""
     maps = None
     if "user" in kinds:
         uid, gid = (procfs.id_map(container.pid, which) for which in ("uid", "gid"))
         maps = IdMaps(uid, gid, procfs.setgroups(container.pid))
-    ops = plans.entering(kinds, container.pid, maps)
+    ops = plans.entering(kinds, container.pid, maps, cgroup)
     if container.hardened:
         from nslab.container import hardening
 

@@ -22,6 +22,7 @@ class InCgroup(Op):
     leaf: str
     controllers: tuple[str, ...] = ()
     limits: tuple[tuple[str, str], ...] = ()
+    found: bool = False  # it is somebody else's, who made it and will remove it
     plain: ClassVar[bool] = True
 
     @property
@@ -40,6 +41,8 @@ class InCgroup(Op):
         return f"be in the cgroup {self.path} ({limits or 'without limits'})"
 
     def shell(self) -> str:
+        if self.found:
+            return f"echo $$ > {shlex.quote(self.path)}/cgroup.procs"
         base, parent, path = map(shlex.quote, (self.base, self.parent, self.path))
         lines = [f"mkdir -p {parent}"]
         if self.controllers:

@@ -287,7 +287,7 @@ class Server:
 
     def open_cgroup(self, cgroup: InCgroup, fds: dict[str, int]) -> bool:
         """Open the cgroup that a process is to be born in as the descriptor "cgroup"; whether it was made for this one."""
-        fresh = not self.groups.has(cgroup)
+        fresh = not cgroup.found and not self.groups.has(cgroup)
         if fresh:
             self.groups.make(cgroup)
         fds["cgroup"] = os.open(cgroup.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
