@@ -194,8 +194,8 @@ class Container:
         if self.name:
             live[self.name] = self
         _everyone.add(self)
-        tidy = "ipc" in self.kinds and not self._request.hardened
-        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept, tidy)
+        self._finalizer: weakref.finalize[Any, Container] | None = None
+        self._ends()
 
     # -- running things -------------------------------------------------------------------------------------------------
 
@@ -396,6 +396,13 @@ class Container:
         with record(self.trace):
             return str(self._call(syscalls.read_file, (path,), {})).rstrip("\n")
 
+    def _ends(self, *, still: bool = False) -> None:
+        """See to its end, whoever forgets it; an init that stands ``still`` can tidy nothing up."""
+        if self._finalizer:
+            self._finalizer.detach()
+        tidy = "ipc" in self.kinds and not self._request.hardened and not still
+        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept, tidy)
+
     # -- holding it still -----------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
@@ -407,6 +414,7 @@ class Container:
         """
         self._must_live()
         if not self.paused:
+            self._ends(still=True)
             with record(self.trace):
                 self._held = self._freeze() or Stopped(lambda: members.pids(self._child, self._kept))
 
@@ -429,6 +437,7 @@ class Container:
         if held and self.alive:
             with record(self.trace):
                 held.resume()
+            self._ends()
 
     @property
     def paused(self) -> bool:
@@ -454,7 +463,8 @@ class Container:
         if live.get(self.name) is self:
             del live[self.name]
         with record(self.trace):
-            self._finalizer()
+            if self._finalizer:
+                self._finalizer()
         self._held = None
 
     def __enter__(self) -> Container:
