@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.crash.oracle import is_standby
+
 MUST_WORK = os.environ.get("NSLAB_MUST_WORK", "") not in ("", "0")
 # Set by tests/suite.py: root, rootless, subids ...; empty when pytest is called by hand.
 TIER = os.environ.get("NSLAB_TIER", "")
@@ -218,7 +220,7 @@ def processes() -> Counter[str]:
             if int(pid) == os.getpid():
                 continue
             todo.append(pid)
-            if int(pid) not in helpers and not _is_foreign_zombie(pid):
+            if int(pid) not in helpers and not _is_foreign_zombie(pid) and not is_standby(int(pid)):
                 found[pid] += 1
     return found
 

@@ -260,8 +260,9 @@ class Process:
         work = Execute(words, spec.environment(env), folder)
 
         def start(fds: Mapping[str, Any]) -> Any:
+            order = Order(self._sock, self.pid, self._root())  # before it starts: it has to know who was there then
             self._tell("run", work, fds)
-            return Order(self._sock, self.pid, self._root())
+            return order
 
         with self._lock, record(self.trace):
             result = running.complete(

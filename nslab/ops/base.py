@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ class Context:
     machine: Mapping[str, NamespaceId]
     fds: dict[str, int]
     root: bool = False  # it is uid 0 and gid 0 for certain
+    let_go: int = -1  # what ends the process whose place the new one takes, when it is written to; -1: it takes none
+    predecessor: int = -1  # a pidfd of that
     made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
     aside: bool = False  # a process on the way, which has joined something: the new one becomes its sibling
     proc: int = -1  # a descriptor of the machine's /proc, for a process whose root may come to have none
@@ -32,6 +35,13 @@ class Context:
                 f"{doing} would change the machine itself: this process is still in the machine's own {kind} namespace.\n"
                 f"  what to do: unshare('{kind}') first, or ask for isolate='{kind} ...'."
             )
+
+    def be_alone(self) -> None:
+        """Wait until nobody shares this process's memory any more, where the kernel asks for that."""
+        if self.predecessor >= 0:
+            poller = select.poll()
+            poller.register(self.predecessor, select.POLLIN)
+            poller.poll()
 
     def _namespace(self, kind: str) -> NamespaceId:
         if self.proc < 0:
@@ -47,7 +57,6 @@ class Op:
     implied: str = field(default="", kw_only=True)
     changes: ClassVar[str] = ""  # the kind of namespace whose content it changes
     enters: ClassVar[bool] = False  # from then on other files are in sight, which nothing may be loaded from
-    plain: ClassVar[bool] = False  # it makes calls without looking at anything, their results included
 
     def execute(self, context: Context) -> Any:
         """Do it in this process. Raises SyscallError; Refused when it would change the machine itself."""
@@ -56,16 +65,6 @@ class Op:
         guard.implied(self.implied)
         try:
             return self.perform(context)
-        finally:
-            guard.implied("")
-
-    def prepare(self, context: Context) -> list[guard.Prepared] | None:
-        """Its calls, for a process that is not there yet; None when that process has to look at something first."""
-        if not self.plain or (self.changes and self.changes not in context.made):
-            return None
-        guard.implied(self.implied)
-        try:
-            return guard.prepare(self.perform, context)
         finally:
             guard.implied("")
 

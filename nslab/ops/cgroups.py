@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import ClassVar
 
 from nslab.ops.base import Context, Op
 
@@ -23,7 +22,6 @@ class InCgroup(Op):
     controllers: tuple[str, ...] = ()
     limits: tuple[tuple[str, str], ...] = ()
     found: bool = False  # it is somebody else's, who made it and will remove it
-    plain: ClassVar[bool] = True
 
     @property
     def parent(self) -> str:

@@ -10,7 +10,6 @@ from nslab import procfs, syscalls
 from nslab.model import IdRange
 from nslab.ops.base import Context, Op
 from nslab.ops.spaces import IdMaps
-from nslab.syscalls import guard
 
 
 def as_one_command(script: str) -> str:
@@ -62,11 +61,8 @@ class BecomeRoot(Op):
 
     maps: IdMaps | None = None
 
-    def prepare(self, context: Context) -> list[guard.Prepared] | None:
-        return [] if context.root else None
-
     def perform(self, context: Context) -> None:
-        if os.getuid() != 0 and self._mapped("uid"):
+        if not context.root and os.getuid() != 0 and self._mapped("uid"):
             if os.getgid() != 0 and self._mapped("gid"):
                 if (self.maps.setgroups if self.maps else procfs.setgroups()) != "deny":
                     syscalls.setgroups(())

@@ -16,7 +16,6 @@ class SetUp(Op):
 
     interface: str = "lo"
     changes: ClassVar[str] = "net"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.set_interface_flags(self.interface, syscalls.IFF_UP)

@@ -19,7 +19,6 @@ class SetPropagation(Op):
     propagation: str  # private, slave, shared or unbindable
     target: str = "/"
     changes: ClassVar[str] = "mnt"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         flags = syscalls.mount_flags("MS_REC", f"MS_{self.propagation.upper()}")
@@ -42,7 +41,6 @@ class Mount(Op):
     flags: tuple[str, ...] = ()
     data: str | None = None
     changes: ClassVar[str] = "mnt"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.mount(self.source, self.target, self.fstype, syscalls.mount_flags(*self.flags), self.data)
@@ -75,7 +73,6 @@ class MountProc(Op):
 
     target: str = "/proc"
     changes: ClassVar[str] = "mnt"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         flags = syscalls.mount_flags("MS_NOSUID", "MS_NODEV", "MS_NOEXEC")
@@ -93,7 +90,6 @@ class Umount(Op):
     target: str
     detach: bool = False
     changes: ClassVar[str] = "mnt"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.umount2(self.target, 2 if self.detach else 0)
@@ -110,7 +106,6 @@ class PivotRoot(Op):
     new_root: str
     put_old: str
     changes: ClassVar[str] = "mnt"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.pivot_root(self.new_root, self.put_old)

@@ -18,7 +18,6 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 class SetHostname(Op):
     name: str
     changes: ClassVar[str] = "uts"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.sethostname(os.fsencode(self.name))
@@ -34,7 +33,6 @@ class SetHostname(Op):
 class SetDomainname(Op):
     name: str
     changes: ClassVar[str] = "uts"
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.setdomainname(os.fsencode(self.name))

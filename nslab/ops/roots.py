@@ -177,7 +177,6 @@ class EnterRoot(Op):
     root: str
     changes: ClassVar[str] = "mnt"
     enters: ClassVar[bool] = True
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.chdir(self.root)

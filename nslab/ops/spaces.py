@@ -53,8 +53,8 @@ class IdMaps:
 class NewNamespaces(Op):
     """A new process in new namespaces; ``maps`` belong to the user namespace, when there is a new one.
 
-    Executed by the spawner with one clone3; every later op runs in the new process. What comes before it is joined by a
-    process on the way, which then makes the new one as its sibling.
+    Executed by the spawner or its standby with one clone3; every later op runs in the new process. What comes before it is
+    joined by a process on the way, which then makes the new one as its sibling.
     """
 
     kinds: tuple[str, ...]
@@ -64,12 +64,14 @@ class NewNamespaces(Op):
         flags = flags_of(tuple(kind for kind in self.kinds if kind != "time"))
         flags |= CLONE_PARENT if context.aside else 0
         cgroup = context.fds.get("cgroup", -1)
+        in_place = context.let_go >= 0
         try:
-            return syscalls.clone3(flags, cgroup=cgroup)
+            return syscalls.clone3_in_place(flags, context.let_go) if in_place else syscalls.clone3(flags, cgroup=cgroup)
         except SyscallError as error:
             if error.name not in ("ENOSYS", "EPERM") or cgroup >= 0:
                 raise
-            return syscalls.clone(flags)  # a seccomp filter that knows clone only
+        # a seccomp filter that knows clone only
+        return syscalls.clone_in_place(flags, context.let_go) if in_place else syscalls.clone(flags)
 
     def describe(self) -> str:
         return f"start a process in new namespaces: {', '.join(self.kinds)}"
@@ -179,6 +181,7 @@ class NewTime(Op):
     offsets: Mapping[str, int]
 
     def perform(self, context: Context) -> None:
+        context.be_alone()  # else setns(2) says EUSERS
         syscalls.unshare(KINDS["time"].flag)
         here = "/proc/self"
         if context.proc >= 0:  # it joined a mount table whose /proc may not know it, and begins at the root of that
@@ -249,8 +252,6 @@ class Join(Op):
 @dataclass(frozen=True)
 class Adopt(Op):
     """Adopt the orphans among one's descendants, as PID 1 does: what looks after a command without a PID namespace."""
-
-    plain: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)

@@ -25,29 +25,47 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
-    """Send a message and copies of ``fds``. BrokenPipeError or ConnectionResetError when nobody is at the other end."""
-    payload = b"." + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+def send(sock: socket.socket, message: Any, fds: Sequence[int] = (), mark: bytes = b".") -> None:
+    """Send a message and copies of ``fds``. BrokenPipeError or ConnectionResetError when nobody is at the other end.
+
+    ``mark`` is the byte in front of a small message, by which one who passes messages on knows them.
+    """
+    payload = mark + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     if len(payload) <= LIMIT:
-        _send(sock, payload, fds)
+        pass_on(sock, payload, fds)
         return
     with sealed(payload) as memory:
-        _send(sock, b"m", (*fds, memory.fileno()))
+        pass_on(sock, b"m", (*fds, memory.fileno()))
 
 
 def send_by_memory(fd: int, payload: bytes) -> None:
     """Send an encoded message that is too large for a datagram, on a bare descriptor."""
     with sealed(payload) as memory, socket.socket(fileno=os.dup(fd)) as sock:
-        _send(sock, b"m", (memory.fileno(),))
+        pass_on(sock, b"m", (memory.fileno(),))
 
 
-def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+def pass_on(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    """Send what take() got, or any encoded message."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
 
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     """The next message and its descriptors, which the caller owns from now on; EOFError when the other end is gone."""
+    return decoded(*take(sock))
+
+
+def decoded(data: bytes, fds: list[int]) -> tuple[Any, list[int]]:
+    """The message that take() got, and its descriptors."""
+    if data[:1] == b"m":
+        with os.fdopen(fds.pop(), "rb") as memory:
+            memory.seek(0)
+            data = memory.read()
+    return (marshal.loads(data[1:]) if data[:1] == b"p" else pickle.loads(data[1:])), fds
+
+
+def take(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """The next message as it came, and its descriptors; EOFError as for receive."""
     room = (LIMIT + 4096, socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC)
     try:
         data, ancillary, _, _ = sock.recvmsg(*room)
@@ -59,12 +77,7 @@ def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     for level, kind, block in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(block[: len(block) - len(block) % fds.itemsize])
-    owned = list(fds)
-    if data[:1] == b"m":
-        with os.fdopen(owned.pop(), "rb") as memory:
-            memory.seek(0)
-            data = memory.read()
-    return (marshal.loads(data[1:]) if data[:1] == b"p" else pickle.loads(data[1:])), owned
+    return data, list(fds)
 
 
 def sealed(payload: bytes) -> Any:

@@ -1,8 +1,7 @@
 """The life of a process that the spawner made: run the plan, then look after the work and whatever it leaves behind.
 
 The same code is PID 1 of a new PID namespace and the plain process that supervises a command elsewhere. It reaps orphans,
-passes signals on to the work, reports its exit status, and ends when its channel is closed. Each page that it writes to is
-copied on the way, which costs more than any system call here: so it does little, and with few objects.
+passes signals on to the work, reports its exit status, and ends when its channel is closed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from nslab.errors import SyscallError
-from nslab.ops import Context, Execute, Op, Unpack
+from nslab.ops import Context, Execute, Op
+from nslab.spawner import messages
 from nslab.spawner.launch import launch, plain_signals
 from nslab.spawner.messages import Call, Start, Steer, Work
 from nslab.spawner.report import Report
@@ -31,18 +31,20 @@ SIGNALS = (*PASSED_ON, signal.SIGCHLD)
 _SIGCHLD = int(signal.SIGCHLD)
 
 
-def get_ready(ops: Iterable[Op]) -> None:
-    """Load what may be needed when other files are in sight: a module of theirs would run with the rights of this process.
+def get_ready(needs: int) -> None:
+    """Load now what has to be there when other files are in sight, and a module of theirs would run with our rights.
 
     And what root of a user namespace may not be able to read any more.
     """
-    import traceback  # noqa: F401
+    if needs & messages.ENTERS:
+        import traceback  # noqa: F401
 
-    from nslab import hints  # noqa: F401
-    from nslab.syscalls import decode  # noqa: F401
-
-    if any(isinstance(op, Unpack) for op in ops):
+        from nslab import hints  # noqa: F401
+        from nslab.syscalls import decode  # noqa: F401
+    if needs & messages.UNPACKS:
         from nslab.ops import archive  # noqa: F401
+    if needs & messages.TIDIES:
+        from nslab.syscalls import sysv  # noqa: F401
 
 
 def load_no_more() -> None:
@@ -62,38 +64,34 @@ def close_others(keep: Iterable[int]) -> None:
 
 
 def live(
-    request: Start, context: Context, calls: list[guard.Prepared], ops: tuple[Op, ...], start: guard.Prepared | None,
-    mapped: int, signals: int, files: tuple[int, int],
+    request: Start, ops: tuple[Op, ...], context: Context, report: Report, signals: int, files: tuple[int, int],
+    first: Callable[[], object] | None = None,
 ) -> NoReturn:  # fmt: skip
-    """Never returns. What was prepared before the fork: ``calls``, which come before ``ops``, and ``start``, which starts the
-    program. ``mapped`` is a pipe that ends when the id maps are written (-1: none), ``signals`` the signalfd on which this
-    process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
+    """Do ``first`` and ``ops`` and start the work, then look after it. Never returns.
+
+    ``signals`` is the signalfd on which this process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
     """
-    report = Report(context.fds["reply"])
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
         worker = _worker(request.work, context)
-        if mapped >= 0:
-            os.read(mapped, 1)
-            os.close(mapped)
-        for call in calls:
-            guard.make(call)
+        if first:
+            first()
         for index, op in enumerate(ops):
             if request.stepwise:
-                report.send("wait", index)
+                report.send("wait", (index, report.pid))
                 report.wait()
             op.execute(context)
         work = request.work
         if any(op.enters for op in request.ops) and (not isinstance(work, Call) or work.foreign):
             load_no_more()
-        main = _start(request.work, context, report, worker, start)
+        main = _start(request.work, context, report, worker)
         if request.bare:
             from nslab.spawner.minimal import become  # the spawner has loaded it
 
             report.send("execve", 0)
             become(context.fds["image"], request.title, report.fd, context.fds["waits"])
         guard.name_process(request.title)  # before anybody is told: `nslab ls` knows containers by it
-        report.send("ready", main)
+        report.send("ready", (main, report.pid))
         close_others((report.fd, signals))
         _supervise(request, report, main, signals, "ipc" in context.made)
     except BaseException as error:
@@ -102,12 +100,18 @@ def live(
         os._exit(1)
 
 
+def poller(report: Report, signals: int) -> select.poll:
+    """What a supervisor waits for: signals, and the end of its channel."""
+    waiting = select.poll()
+    waiting.register(signals, select.POLLIN)
+    waiting.register(report.fd, select.POLLHUP)
+    return waiting
+
+
 def _supervise(request: Start, report: Report, main: int, signals: int, tidy: bool) -> NoReturn:
-    poller = select.poll()
-    poller.register(signals, select.POLLIN)
-    poller.register(report.fd, select.POLLHUP)
+    waiting = poller(report, signals)
     while True:
-        for fd, _ in poller.poll():
+        for fd, _ in waiting.poll():
             if fd != signals:
                 os._exit(0)
             records = os.read(signals, 128 * 32)
@@ -174,12 +178,10 @@ def _worker(work: Work, context: Context) -> Callable[[], NoReturn] | None:
     return None
 
 
-def _start(
-    work: Work, context: Context, report: Report, worker: Callable[[], NoReturn] | None, start: guard.Prepared | None
-) -> int:
+def _start(work: Work, context: Context, report: Report, worker: Callable[[], NoReturn] | None) -> int:
     """Start the work; its PID, 0 when there is none."""
     if isinstance(work, Execute):
-        return launch(work, context, report, start)
+        return launch(work, context, report)
     try:
         pid = os.fork() if worker else 0
     except OSError as error:
@@ -188,6 +190,7 @@ def _start(
         try:
             plain_signals()
             guard.protect(context.must_own)
+            context.predecessor = -1  # a fork has its memory to itself
             close_others(fd for name, fd in context.fds.items() if name != "reply")
             worker()
         except BaseException as error:

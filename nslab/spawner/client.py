@@ -115,7 +115,10 @@ class Child:
                 early.insert(0, (calls, "made", 0))
                 message = ([], word, value)
             early.append(message)
-            if self.pid or message[1] in ("made", "gone"):  # the new process may speak before the spawner says that it is there
+            said = word in ("ready", "wait") and value[1]
+            if (
+                self.pid or said or word in ("made", "gone")
+            ):  # the new process may speak before the spawner says that it is there
                 early.sort(key=lambda each: each[1] != "made")
                 while early:
                     self._take(early.pop(0))
@@ -132,9 +135,12 @@ class Child:
         if word == "made":
             self.pid = value
         elif word == "wait":
-            self.waiting = value
+            self.waiting, pid = value
+            self.pid = pid or self.pid
         elif word == "ready":
-            self.ready, self.work_pid = True, value
+            self.ready = True
+            self.work_pid, pid = value
+            self.pid = pid or self.pid
         elif word == "failed":
             self.error = value
             if isinstance(value, SyscallError) and (value.call, value.errno) == ("setns", errno.ESRCH):
@@ -278,7 +284,7 @@ class Spawner:
         with theirs:
             everything = {"reply": theirs, **fds}
             request = Start(plan.ops, work, tuple(everything), title, lone, stay, stepwise, bare)
-            self._send(self._borrowed if borrowed else self.control, request, everything)
+            self._send(self._borrowed if borrowed else self.control, request, everything, request.mark)
         return child
 
     @property
@@ -318,12 +324,12 @@ class Spawner:
         child.wait_for(lambda: child.gone is not None)
         child.raise_error()
 
-    def _send(self, sock: socket.socket | None, message: Any, fds: Mapping[str, Any]) -> None:
+    def _send(self, sock: socket.socket | None, message: Any, fds: Mapping[str, Any], mark: bytes = b".") -> None:
         numbers = [fd.fileno() if hasattr(fd, "fileno") else fd for fd in fds.values()]
         try:
             if sock is None:
                 raise BrokenPipeError
-            channel.send(sock, message, numbers)
+            channel.send(sock, message, numbers, mark)
         except (BrokenPipeError, ConnectionResetError):
             raise SpawnerError(f"the spawner is gone; the next call starts a new one.{self.words()}") from None
 

@@ -8,6 +8,7 @@ import os
 import signal
 import termios
 from collections.abc import Mapping
+from typing import Any
 
 from nslab import syscalls
 from nslab.errors import SyscallError
@@ -27,27 +28,27 @@ def plain_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def prepared(work: Execute, path: str, fds: Mapping[str, int]) -> guard.Prepared:
-    """The call that starts the program at ``path`` with the descriptors "stdin", "stdout" and "stderr"."""
-    streams = [(os.POSIX_SPAWN_DUP2, fds[name], number) for number, name in enumerate(("stdin", "stdout", "stderr"))]
-    env = _OWN if work.env is None else work.env
-    options = {"file_actions": streams, "setsid": True, "setsigdef": DEFAULTS, "setsigmask": ()}
-    return guard.prepare(syscalls.posix_spawn, path, work.argv, env, options)[0]
-
-
-def launch(work: Execute, context: Context, report: Report, start: guard.Prepared | None = None) -> int:
-    """Start ``work``; its PID. ``start`` is the prepared call, where the path was known before. SyscallError if it cannot."""
+def launch(work: Execute, context: Context, report: Report) -> int:
+    """Start ``work``; its PID. SyscallError if it cannot."""
     if work.cwd is not None:
         guard.quietly_chdir(work.cwd)
+    env = _OWN if work.env is None else work.env
     path = find(work.argv[0], os.environ if work.env is None else work.env)
     if work.before or work.terminal or work.launched:
         return _by_fork(path, work, context, report)
+    streams = (context.fds["stdin"], context.fds["stdout"], context.fds["stderr"])
     try:
-        return int(guard.make(start or prepared(work, path, context.fds)))
+        return syscalls.posix_spawn(path, work.argv, env, spawn_options(streams))
     except SyscallError as error:
         if error.name != "EPERM":
             raise
         return _by_fork(path, work, context, report)  # a seccomp filter that answers EPERM to the library's clone3
+
+
+def spawn_options(streams: tuple[int, int, int]) -> dict[str, Any]:
+    """For os.posix_spawn: a session of its own, plain signals, and these standard input, output and error."""
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(streams)]
+    return {"file_actions": actions, "setsid": True, "setsigdef": DEFAULTS, "setsigmask": ()}
 
 
 def find(name: str, env: Mapping[str, str]) -> str:

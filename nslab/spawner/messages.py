@@ -1,11 +1,12 @@
 """What is said between the notebook, the spawner, and the processes that the spawner makes.
 
-Requests go to the spawner, with the descriptor "reply" among their descriptors: one end of a channel of its own, on which
+Requests go to the spawner, with the descriptor "reply" first among their descriptors: one end of a channel of its own, on which
 all that belongs to this request is answered. An answer is (calls made since the last one, word, value):
 
     "made", pid              from the spawner: the process is there (of a process that ends soon, only its end is told)
-    "wait", index            before op number ``index`` of a plan that runs op by op; the answer is any message
-    "ready", pid             every op of the plan is done, and the work (if any) runs: its PID as the new process knows it
+    "wait", (index, pid)     before op number ``index`` of a plan that runs op by op; the answer is any message
+    "ready", (work, pid)     every op of the plan is done, and the work (if any) runs: its PID as the new process knows it.
+                             ``pid`` is that of the process itself, 0 when the spawner tells it
     "failed", exception      an op or the start of the work failed; nothing of it is left
     "exit", status           the work ended, with a wait status
     "gone", status           from the spawner, and the last: the process is gone, and all below it
@@ -17,7 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nslab.ops import Execute, IdMaps, InCgroup, Op
+from nslab.ops import Borrow, Execute, IdMaps, InCgroup, NewNamespaces, Op, Unpack
+
+# What a process needs to have loaded before it begins. With ALONE, the bits are the first byte of a request.
+ENTERS, UNPACKS, TIDIES = 1, 2, 4
+ALONE = 128
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,24 @@ class Start:
     stay: bool = False
     stepwise: bool = False
     bare: bool = False
+
+    @property
+    def needs(self) -> int:
+        """The bits of what is to be loaded for it (see child.get_ready)."""
+        made = any(isinstance(op, NewNamespaces) and "ipc" in op.kinds for op in self.ops)
+        unpacks = any(isinstance(op, Unpack) for op in self.ops)
+        return ENTERS * any(op.enters for op in self.ops) | UNPACKS * unpacks | TIDIES * made
+
+    @property
+    def mark(self) -> bytes:
+        """The first byte of the request: whether a standby can do it without the spawner's help, and what it needs."""
+        at = next((index for index, op in enumerate(self.ops) if isinstance(op, NewNamespaces)), -1)
+        new = self.ops[at] if at >= 0 else None
+        way = [op for op in self.ops[: max(at, 0)] if not isinstance(op, Borrow)]
+        from_outside = isinstance(new, NewNamespaces) and new.maps is not None and not new.maps.single
+        launched = isinstance(self.work, Execute) and self.work.launched
+        special = self.stepwise or self.bare or launched or any(isinstance(op, InCgroup) for op in self.ops)
+        return b"." if way or from_outside or special else bytes([ALONE | self.needs])
 
 
 @dataclass(frozen=True)

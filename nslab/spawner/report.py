@@ -34,6 +34,7 @@ class Report:
     def __init__(self, fd: int):
         self.fd = fd
         self.calls = guard.collect()
+        self.pid = 0  # that of the process that speaks, as the notebook knows it; 0 when the spawner is to tell it
 
     def send(self, *message: Any) -> None:
         tell(self.fd, self.calls, *message)

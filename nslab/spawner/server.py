@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nslab import procfs, syscalls
@@ -26,11 +27,12 @@ from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
 from nslab.ops import BecomeRoot, Borrow, Context, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns
 from nslab.spawner import channel, child
-from nslab.spawner.launch import find, prepared
-from nslab.spawner.messages import OpenBorrowed, Regroup, Start
+from nslab.spawner.launch import find
+from nslab.spawner.messages import ALONE, OpenBorrowed, Regroup, Start
 from nslab.spawner.reaper import Reaper
 from nslab.spawner.registry import Registry
-from nslab.spawner.report import portable, tell
+from nslab.spawner.report import Report, portable, tell
+from nslab.spawner.standby import Standby
 from nslab.syscalls import guard
 from nslab.syscalls.processes import CLONE_PARENT
 
@@ -60,6 +62,9 @@ class Server:
         self.bare: dict[int, int] = {}  # the descriptor on which it is answered -> PID, of an init that cannot see it close
         self.becoming: dict[int, int] = {}  # a pipe that ends when such a process executes its program -> its reply descriptor
         self.poller = select.poll()
+        self.standby: Standby | None = None
+        self.loaded = 0  # which needs of requests were met before
+        self.making: dict[int, Standby] = {}  # by PID, those that took a request and have not said yet which process does it
         self.borrowed = 0  # the PID of the second server
         self.reaper = Reaper()
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -73,16 +78,20 @@ class Server:
         gc.disable()
         for fd in (self.control, self.signals, self.watchdog):
             self.poller.register(fd, select.POLLIN)
+        self.replenish()
         while True:
             ready = {fd for fd, _ in self.poller.poll(PATIENCE if self.untold else None)}
             if not ready:
                 self.announce()
             if self.watchdog in ready:
                 break
+            for standby in [*self.making.values()]:
+                if standby.sock.fileno() in ready:
+                    self.hear(standby)
             for fd in ready & self.becoming.keys():
                 self.poller.unregister(fd)
                 os.close(fd)
-                tell(self.becoming.pop(fd), [], "ready", 0)
+                tell(self.becoming.pop(fd), [], "ready", (0, 0))
             for fd in ready & self.bare.keys():
                 self.poller.unregister(fd)
                 os.kill(self.bare.pop(fd), signal.SIGKILL)
@@ -91,11 +100,91 @@ class Server:
                 self.reap()
             if self.control.fileno() in ready:
                 try:
-                    message, fds = channel.receive(self.control)
+                    data, fds = channel.take(self.control)
                 except EOFError:
                     break
-                self.handle(message, dict(zip(message.fds, fds, strict=True)))
+                if data[0] & ALONE:
+                    self.hand_over(data[0] & ~ALONE, data, fds)
+                else:
+                    message, fds = channel.decoded(data, fds)
+                    self.handle(message, dict(zip(message.fds, fds, strict=True)))
+                self.replenish()
         self.end()
+
+    # -- by a standby: what needs nothing of the spawner ----------------------------------------------------------------
+
+    def replenish(self) -> None:
+        """Have a standby, unless there may be no more processes: then the next request is told so."""
+        if self.standby is None:
+            with contextlib.suppress(SyscallError):
+                self.standby = self.new_standby()
+
+    def new_standby(self) -> Standby:
+        mine, theirs = channel.pair()
+        with theirs:
+            guard.collect()
+            pid = syscalls.fork()
+            if pid == 0:
+                Standby.live(theirs, Context(self.machine, {}), self.watchdog, self.signals, self.files)
+        return Standby(pid, mine)
+
+    def hand_over(self, needs: int, data: bytes, fds: list[int]) -> None:
+        """Give a request, as it came, to the standby. Its first descriptor is the channel on which it is answered."""
+        reply = fds[0]
+        if missing := needs & ~self.loaded:
+            child.get_ready(missing)
+            self.loaded |= missing
+            if self.standby:  # which does not have it
+                self.standby.sock.close()
+                self.standby = None
+        try:
+            standby = self.given(data, fds)
+        except (NslabError, OSError) as error:
+            tell(reply, [], "failed", portable(error))
+            tell(reply, [], "gone", 0)
+            os.close(reply)
+        else:
+            self.children[standby.pid] = reply
+            self.making[standby.pid] = standby
+            self.poller.register(standby.sock, select.POLLIN)
+        finally:
+            for fd in fds[1:]:
+                os.close(fd)
+
+    def given(self, data: bytes, fds: list[int]) -> Standby:
+        """The standby that took the request; another one, should somebody have killed it."""
+        for _ in range(2):
+            standby, self.standby = self.standby or self.new_standby(), None
+            try:
+                channel.pass_on(standby.sock, data, fds)
+                return standby
+            except (BrokenPipeError, ConnectionResetError):
+                standby.sock.close()
+        raise NslabError("a new process of the spawner ends before it can take a request.")
+
+    def hear(self, standby: Standby) -> None:
+        """Learn which process does the request: the standby itself, or one that it made."""
+        self.poller.unregister(standby.sock)
+        del self.making[standby.pid]
+        with standby.sock:
+            try:
+                (pid,), _ = channel.receive(standby.sock)
+            except EOFError:  # it failed, and has said why
+                return
+        self.children[pid] = self.children.pop(standby.pid)
+        self.untold[pid] = []
+
+    def hear_all(self) -> None:
+        """Know every child that was asked for, which a standby says as soon as it can."""
+        for standby in [*self.making.values()]:
+            self.hear(standby)
+
+    def end_orphans(self) -> None:
+        """End the children that nobody asked for."""
+        self.hear_all()
+        self.reaper.end_orphans({*self.children, self.standby.pid} if self.standby else self.children)
+
+    # -- by itself ------------------------------------------------------------------------------------------------------
 
     def announce(self) -> None:
         """Tell who was made. What runs alone may wait for it: often its end can be told at once."""
@@ -156,29 +245,18 @@ class Server:
         at = next((index for index, op in enumerate(ops) if isinstance(op, NewNamespaces)), -1)
         new = ops[at] if at >= 0 else None
         kinds = new.kinds if isinstance(new, NewNamespaces) else ()
-        if "ipc" in kinds:
-            from nslab.syscalls import sysv  # noqa: F401  # init needs it at its end, and loads nothing by then
+        child.get_ready(request.needs)
         maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
         way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow | InCgroup))
         user = _user_part(way)
         # One wakeup less, and less work while the child needs the pages. A mount table that was joined may have another /proc.
         by_itself = maps is not None and maps.single and not _joins(way, "mnt")
         context = Context(self.machine, fds, root=by_itself, made=kinds)
-        calls = guard.prepare(maps.write, "self") if maps and by_itself else []
-        if any(op.enters for op in ops):
-            child.get_ready(ops)
-        rest = ops[at + 1 :]
-        while rest and not request.stepwise and (more := rest[0].prepare(context)) is not None:
-            calls += more
-            rest = rest[1:]
         work = request.work
-        start = None
         if isinstance(work, Execute) and work.launched:
             from nslab.spawner import minimal
 
             fds["launcher"] = minimal.image("launcher")
-        elif isinstance(work, Execute) and "/" in work.argv[0]:
-            start = prepared(work, work.argv[0], fds)
         if request.bare:
             from nslab.spawner import minimal
 
@@ -195,7 +273,8 @@ class Server:
                 pid = self.child_known_as(pid)
             if pid == 0:
                 self.control.close()  # else a child that waits before an op would keep up the look that somebody serves it
-                child.live(request, context, calls, rest, start, mapped, self.signals, self.files)
+                first = partial(maps.write, "self") if maps and by_itself else partial(os.read, mapped, 1) if maps else None
+                child.live(request, ops[at + 1 :], context, Report(fds["reply"]), self.signals, self.files, first)
             if maps and not by_itself:
                 if user:  # only who is in the parent user namespace may write them
                     self.aside(user, lambda _: self.write_maps(pid, maps), context)
@@ -203,7 +282,7 @@ class Server:
                     self.write_maps(pid, maps)
                 os.write(written, b"!")
         except BaseException:
-            self.reaper.end_orphans(self.children)
+            self.end_orphans()
             if cgroup and fresh:
                 self.groups.remove(cgroup)
             raise
@@ -344,7 +423,7 @@ class Server:
             self.write_maps(pid, request.maps)
             os.write(written, b"!")
         except BaseException:
-            self.reaper.end_orphans(self.children)
+            self.end_orphans()
             raise
         finally:
             os.close(mapped)
@@ -375,11 +454,13 @@ class Server:
                 return
             if pid == 0:
                 return
+            if pid not in self.children or pid in self.making:
+                self.hear_all()
             if pid == self.borrowed and status != 0:  # killed: nothing of an ordinary user can go on, he gets a new pair
                 self.end()  # (with 0 it ended by itself, since an interrupt made the notebook forget it)
             reply = self.children.pop(pid, None)
             if reply is not None:
-                self.reaper.end_orphans(self.children)
+                self.end_orphans()
                 self.registry.remove(pid)
                 calls = self.untold.pop(pid, [])
                 tell(reply, calls + self._groups.left(pid) if self._groups else calls, "gone", status)

@@ -98,7 +98,7 @@ def _run(work: Execute, context: Context, report: Report) -> int:
             os.chdir(here)
     for name in list(context.fds):
         os.close(context.fds.pop(name))
-    report.send("ready", pid)
+    report.send("ready", (pid, 0))
     return os.waitpid(pid, 0)[1]
 
 

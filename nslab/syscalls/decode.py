@@ -11,7 +11,7 @@ from nslab.model import KINDS
 from nslab.trace import Step
 
 CLONE_FLAGS = {kind.symbol: kind.flag for kind in KINDS.values()} | {
-    "CLONE_PARENT": 0x8000, "CLONE_INTO_CGROUP": 1 << 33, "SIGCHLD": 17,
+    "CLONE_VM": 0x100, "CLONE_VFORK": 0x4000, "CLONE_PARENT": 0x8000, "CLONE_INTO_CGROUP": 1 << 33, "SIGCHLD": 17,
 }  # fmt: skip
 MOUNT_FLAGS = {
     "MS_RDONLY": 0x1, "MS_NOSUID": 0x2, "MS_NODEV": 0x4, "MS_NOEXEC": 0x8, "MS_REMOUNT": 0x20, "MS_NOATIME": 0x400,

@@ -22,11 +22,12 @@ libc.syscall.restype = ctypes.c_long
 
 # Calls for which the C library has no wrapper; the rest of the numbers is its business.
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155},
-    "aarch64": {"clone": 220, "pivot_root": 41},
+    "x86_64": {"clone": 56, "pivot_root": 155, "set_tid_address": 218},
+    "aarch64": {"clone": 220, "pivot_root": 41, "set_tid_address": 96},
 }.get(os.uname().machine, {})
 CLONE3 = 435
 CLONE, PIVOT_ROOT = _NUMBERS.get("clone", -1), _NUMBERS.get("pivot_root", -1)
+SET_TID_ADDRESS = _NUMBERS.get("set_tid_address", -1)
 
 _allowed = False
 _must_own: Callable[[str, str], None] | None = None
@@ -34,10 +35,6 @@ _implied = ""
 _registered: ContextVar[bool] = ContextVar("registered", default=False)
 _command_line = (0, 0)  # address and length
 _raw: list[tuple[Any, ...]] | None = None
-
-# A call that was prepared: its name and arguments on record, the function and what it is given, facts for a hint, and why.
-Prepared = tuple[str, tuple[Any, ...], Callable[..., Any], tuple[Any, ...], dict[str, Any], str]
-_later: list[Prepared] | None = None
 
 
 def allow() -> None:
@@ -128,43 +125,21 @@ def invoke(call: str, raw: tuple[Any, ...], function: Callable[..., Any], *given
 
     ``function`` is one of C that answers -1 and errno, or one of Python that raises OSError.
     """
-    prepared = (call, raw, function, given, facts, _implied)
-    if _later is None:
-        return make(prepared)
-    _later.append(prepared)
-    return 0
-
-
-def prepare(action: Callable[..., Any], *args: Any) -> list[Prepared]:
-    """The calls that ``action(*args)`` makes, without making any: for one that does not look at what they return."""
-    global _later
-    calls: list[Prepared] = []
-    _later = calls
-    try:
-        action(*args)
-    finally:
-        _later = None
-    return calls
-
-
-def make(prepared: Prepared) -> Any:
-    """Make a call that was prepared, and record it."""
-    call, raw, function, given, facts, why = prepared
     start = time.time()
     try:
         result = function(*given)
         error = ctypes.get_errno() if result == -1 else 0
     except OSError as failed:
         result, error = None, failed.errno or 0
-    record(call, raw, None if error else result if isinstance(result, int) else 0, error, start, why)
+    record(call, raw, None if error else result if isinstance(result, int) else 0, error, start)
     if error:
         raise failure(call, raw, error, **facts)
     return result
 
 
-def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, start: float, why: str | None = None) -> None:
+def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, start: float) -> None:
     """Record a call: raw where that is wanted, else as a Step in the traces that are open."""
-    entry = (call, raw, result, errno, start, time.time() - start, os.getpid(), _implied if why is None else why)
+    entry = (call, raw, result, errno, start, time.time() - start, os.getpid(), _implied)
     if _raw is not None:
         _raw.append(entry)
     else:

@@ -57,6 +57,12 @@ def state(pid: int) -> tuple[str, int]:
     return (fields[0].decode(), int(fields[1])) if fields else ("Z", 0)
 
 
+def is_standby(pid: int) -> bool:
+    """Whether it is the child that a spawner keeps ahead of the requests, which has the spawner's name at first."""
+    spawners = ("nslab-spawner", "nslab-borrowed")
+    return name(pid) == "nslab-standby" or (name(pid) in spawners and name(pid) == name(state(pid)[1]))
+
+
 def name(pid: int) -> str:
     return read(f"/proc/{pid}/comm").decode(errors="replace").strip()
 

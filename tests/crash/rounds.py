@@ -161,9 +161,9 @@ class Round:
             self.complain_of_silence()
 
     def helpers(self) -> set[int]:
-        """The victim with its watchdog and spawners."""
-        below = descendants(self.host.pid)
-        return {self.host.pid, *(pid for pid in below if name(pid) in ("nslab-watchdog", "nslab-spawner", "nslab-borrowed"))}
+        """The victim with its watchdog and spawners, and the child that each of those keeps ahead."""
+        names = ("nslab-watchdog", "nslab-spawner", "nslab-borrowed", "nslab-standby")
+        return {self.host.pid, *(pid for pid in descendants(self.host.pid) if name(pid) in names)}
 
     def own_helpers(self, old: Recorded) -> set[int]:
         """The victim, and what is below a watchdog that it has started since."""
