@@ -400,6 +400,7 @@ def test_orders_that_join_a_namespace() -> None:
 
 def test_what_no_tool_can_do_is_a_comment() -> None:
     """The short list: everything else is a command."""
+    idmapped = ops.Idmapped("/a", "tree0", (IdRange(0, 5, 1),), (IdRange(0, 5, 1),))
     here = [
         op.shell()
         for op in (
@@ -411,11 +412,12 @@ def test_what_no_tool_can_do_is_a_comment() -> None:
             ops.Mask(("/a",)), ops.ReadOnly(("/a",)), ops.MakeFolders((("/a", 0o755),)), ops.MakeLinks((("/a", "b"),)),
             ops.MountInside("tmpfs", "/a"), ops.BindInside("/a", "/b"), ops.MakeDev("/a"), ops.EnterRoot("/a"),
             ops.FillBusybox("/a", "/b"), ops.Unpack("/a", "/b"),
-            ops.SetUp("lo"), ops.InCgroup("/a", "b", "c", ("pids",), (("pids.max", "5"),)),
+            ops.SetUp("lo"), ops.InCgroup("/a", "b", "c", ("pids",), (("pids.max", "5"),)), idmapped,
         )
     ]  # fmt: skip
     assert len(here) == len([name for name in ops.__all__ if name not in ("Context", "Execute", "IdMaps", "Op", "Plan")])
-    assert {text for text in here if text.startswith(("#", ":"))} == {ops.Adopt().shell(), ops.BecomeRoot().shell()}
+    comments = {op.shell() for op in (ops.Adopt(), ops.BecomeRoot(), idmapped)}
+    assert {text for text in here if text.startswith(("#", ":"))} == comments
     assert ops.BecomeRoot().wrap("x") == "x"
 
 

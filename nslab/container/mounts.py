@@ -8,8 +8,10 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nslab.errors import SpecError
-from nslab.ops import BindInside, MakeFolders, MountInside, Op, Umount, spec
+from nslab.errors import SpecError, Unavailable
+from nslab.model import IdRange
+from nslab.namespaces import privilege
+from nslab.ops import BindInside, Idmapped, IdMaps, MakeFolders, MountInside, Op, Umount, spec
 from nslab.ops import Mount as MountOp
 
 SHORT = "'/source:/target', '/source:/target:ro', 'tmpfs:/target', 'overlay:/lower:/target'"
@@ -20,11 +22,17 @@ class Bind:
     """Show a file or folder of the machine at ``target`` too (None: under the same path), with all mounted below it.
 
     What is written there is written on the machine, but for ``read_only``. Short: "/source:/target" or "/source:/target:ro".
+
+    ``idmap`` (root only, where kernel and filesystem can) shows its files with other owners, and leaves them as they are: lines
+    of (id on disk, id on the machine, count), for uids and gids alike. "container" takes the id map of the container's own
+    user namespace: what is root's on disk belongs to root inside, and what that makes is root's on disk, setuid files too:
+    take a folder that no user of the machine can enter. Who is in no line is nobody there. mount_setattr(2)
     """
 
     source: str
     target: str | None = None
     read_only: bool = False
+    idmap: str | Iterable[Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,19 @@ def checked(mounts: Iterable[MountRequest], kinds: tuple[str, ...], has_root: bo
         if entry.target in seen:
             raise SpecError(f"mounts[{index}]", f"{entry.target} is the target of mounts[{seen[entry.target]}] already")
         seen[entry.target] = index
+        if isinstance(entry, Bind) and entry.idmap is not None:
+            _check_idmap(f"mounts[{index}]", entry, kinds)
     return wanted
+
+
+def _check_idmap(argument: str, entry: Bind, kinds: tuple[str, ...]) -> None:
+    if entry.idmap == "container" and "user" not in kinds:
+        raise SpecError(argument, "idmap='container' needs a user namespace of its own (isolate='user ...'), with an id map")
+    if not privilege.is_privileged():
+        raise Unavailable(
+            f"idmap of {entry.source} needs CAP_SYS_ADMIN in the user namespace in which its filesystem was mounted",
+            "start it as root, or copy the files: copy_in() gives them to root inside",
+        )
 
 
 def _checked(argument: str, entry: MountRequest, has_root: bool) -> Bind | Tmpfs | Overlay:
@@ -75,7 +95,7 @@ def _checked(argument: str, entry: MountRequest, has_root: bool) -> Bind | Tmpfs
     if isinstance(entry, Bind):
         source = _there(argument, entry.source)
         target = _target(argument, source if entry.target is None else entry.target, has_root, os.path.isdir(source))
-        return Bind(source, target, bool(entry.read_only))
+        return Bind(source, target, bool(entry.read_only), _idmap(argument, entry.idmap))
     if isinstance(entry, Tmpfs):
         if not re.fullmatch(r"(\d+[kmgKMG%]?)?", spec.text(argument, entry.size)):
             raise SpecError(argument, f"size {entry.size!r} is not a number with k, m, g or % behind it. tmpfs(5)")
@@ -91,6 +111,14 @@ def _checked(argument: str, entry: MountRequest, has_root: bool) -> Bind | Tmpfs
             raise SpecError(argument, "has no lower folder")
         return Overlay(found, _target(argument, entry.target, has_root, True))
     raise SpecError(argument, f"{entry!r} is neither Bind, Tmpfs, Overlay nor text such as {SHORT}")
+
+
+def _idmap(argument: str, asked: str | Iterable[Sequence[int]] | None) -> str | tuple[IdRange, ...] | None:
+    if asked is None or asked == "container":
+        return asked
+    if isinstance(asked, str) or not isinstance(asked, Iterable):
+        raise SpecError(argument, f"idmap {asked!r} is neither 'container' nor lines of (id on disk, id on the machine, count)")
+    return spec.id_ranges(argument, asked)
 
 
 def _parsed(argument: str, text: str) -> Bind | Tmpfs | Overlay:
@@ -181,13 +209,27 @@ def choose_stage(needed: Iterable[str]) -> str:
     raise SpecError("mounts", "its sources lie in every folder in which the root of the container could be put together")
 
 
+def prepared(wanted: Sequence[Bind | Tmpfs | Overlay], maps: IdMaps | None) -> list[Op]:
+    """What is done for these before there is a process; ``maps`` are those of the container's user namespace."""
+    made: list[Op] = []
+    for index, entry in enumerate(wanted):
+        if isinstance(entry, Bind) and entry.idmap == "container":
+            assert maps
+            made.append(Idmapped(entry.source, f"tree{index}", maps.uid, maps.gid))
+        elif isinstance(entry, Bind) and entry.idmap is not None:
+            lines = spec.id_ranges("idmap", entry.idmap)
+            made.append(Idmapped(entry.source, f"tree{index}", lines, lines))
+    return made
+
+
 def ops(wanted: Iterable[Bind | Tmpfs | Overlay], root: str, stage: Stage) -> list[Op]:
     """What mounts these in the container whose root lies at ``root`` now."""
     made: list[Op] = []
-    for entry in wanted:
+    for index, entry in enumerate(wanted):
         assert entry.target
         if isinstance(entry, Bind):
-            made.append(BindInside(entry.source, entry.target, root, entry.read_only, os.path.isdir(entry.source)))
+            tree = "" if entry.idmap is None else f"tree{index}"
+            made.append(BindInside(entry.source, entry.target, root, entry.read_only, os.path.isdir(entry.source), tree))
         elif isinstance(entry, Tmpfs):
             data = f"mode={entry.mode:o}" + (f",size={entry.size}" if entry.size else "")
             made.append(MountInside("tmpfs", entry.target, root, ("MS_NOSUID", "MS_NODEV"), data))

@@ -130,6 +130,10 @@ class Request:
         if cgroup:
             ops.append(cgroup)
             kinds = tuple(kind for kind in kinds if kind != "cgroup")
+        if self.mounts:
+            from nslab.container import mounts
+
+            ops += mounts.prepared(self.mounts, maps)
         if self.kinds or not way.kinds or (stay and "pid" in way.kinds):
             ops.append(NewNamespaces(kinds, maps))
         if maps:

@@ -9,6 +9,7 @@ from nslab.ops.base import Context, Execute, Op, Plan
 from nslab.ops.cgroups import InCgroup
 from nslab.ops.covers import Mask, ReadOnly
 from nslab.ops.fill import FillBusybox, Unpack
+from nslab.ops.idmapped import Idmapped
 from nslab.ops.ids import BecomeRoot, SetIds
 from nslab.ops.interfaces import SetUp
 from nslab.ops.mounts import Chdir, Chroot, Mount, MountProc, PivotRoot, SetPropagation, Umount
@@ -18,7 +19,7 @@ from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime
 
 __all__ = [
     "Adopt", "BecomeRoot", "BindInside", "Borrow", "Chdir", "Chroot", "Context", "EnterRoot", "Execute", "FillBusybox",
-    "IdMaps", "InCgroup", "Join", "MakeDev", "MakeFolders", "MakeLinks", "Mask", "Mount", "MountInside", "MountProc",
-    "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds",
+    "IdMaps", "Idmapped", "InCgroup", "Join", "MakeDev", "MakeFolders", "MakeLinks", "Mask", "Mount", "MountInside",
+    "MountProc", "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds",
     "SetPropagation", "SetUp", "Setns", "Umount", "Unpack", "Unshare", "WriteFile",
 ]  # fmt: skip

@@ -87,24 +87,32 @@ class MountInside(Op):
 
 @dataclass(frozen=True)
 class BindInside(Op):
-    """Show ``source`` at ``target`` of the container too, with all that is mounted below it; see MountInside."""
+    """Show ``source`` at ``target`` of the container too, with all that is mounted below it; see MountInside.
+
+    ``tree`` is the name of a descriptor of its mount, copied before (see Idmapped); "" has it copied now.
+    """
 
     source: str
     target: str
     root: str = "/"
     read_only: bool = False
     folder: bool = True
+    tree: str = ""
     changes: ClassVar[str] = "mnt"
 
     def perform(self, context: Context) -> None:
-        flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
         with (
-            opened(syscalls.open_tree(_AT_FDCWD, self.source, flags)) as mount,
+            opened(self._copy(context)) as mount,
             make(self.root, self.target, folder=self.folder) as place,
         ):
             if self.read_only:
                 syscalls.mount_setattr(mount, syscalls.AT_RECURSIVE, syscalls.MOUNT_ATTR_RDONLY)
             syscalls.move_mount(mount, place)
+
+    def _copy(self, context: Context) -> int:
+        if self.tree:
+            return context.fds.pop(self.tree)
+        return syscalls.open_tree(_AT_FDCWD, self.source, syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
 
     def describe(self) -> str:
         return f"show {self.source} at {self.target} too (bind mount{', read-only' if self.read_only else ''})"

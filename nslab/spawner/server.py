@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from nslab import procfs, syscalls
 from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import BecomeRoot, Borrow, Context, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns
+from nslab.ops import BecomeRoot, Borrow, Context, Execute, Idmapped, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns
 from nslab.spawner import channel, child
 from nslab.spawner.launch import find
 from nslab.spawner.messages import ALONE, OpenBorrowed, Regroup, Start
@@ -247,7 +247,7 @@ class Server:
         kinds = new.kinds if isinstance(new, NewNamespaces) else ()
         child.get_ready(request.needs)
         maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
-        way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow | InCgroup))
+        way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow | Idmapped | InCgroup))
         user = _user_part(way)
         # One wakeup less, and less work while the child needs the pages. A mount table that was joined may have another /proc.
         by_itself = maps is not None and maps.single and not _joins(way, "mnt")
@@ -262,6 +262,9 @@ class Server:
 
             fds["image"] = minimal.image("init")
             fds["executes"], fds["waits"] = os.pipe()
+        for op in ops[: max(at, 0)]:
+            if isinstance(op, Idmapped):  # which what is made below cannot do for itself
+                op.execute(context)
         cgroup = next((op for op in ops if isinstance(op, InCgroup)), None)
         fresh = cgroup is not None and self.open_cgroup(cgroup, fds)
         mapped, written = os.pipe() if maps and not by_itself else (-1, -1)

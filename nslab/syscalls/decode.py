@@ -109,7 +109,7 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "openat2": (fd, text, bits(OPEN_FLAGS), bits(RESOLVE_FLAGS)),
     "open_tree": (fd, text, bits(TREE_FLAGS)),
     "move_mount": (fd, text, fd, text, bits(MOVE_FLAGS)),
-    "mount_setattr": (fd, text, bits(TREE_FLAGS), bits(MOUNT_ATTRIBUTES)),
+    "mount_setattr": (fd, text, bits(TREE_FLAGS), bits(MOUNT_ATTRIBUTES), _mount),
     "chroot": (text,),
     "chdir": (text,),
     "sethostname": (text, str),

@@ -69,19 +69,19 @@ def move_mount(mount: int, target: int) -> None:
     invoke("move_mount", (mount, "", target, "", MOVE_MOUNT_EMPTY_PATHS), libc.syscall, *given)
 
 
-def mount_setattr(mount: int, flags: int, attributes: int, userns: int = 0) -> None:
+def mount_setattr(mount: int, flags: int, attributes: int, userns: int = 0, propagation: int = 0) -> None:
     """Set MOUNT_ATTR_* bits of the mount behind a descriptor, with AT_RECURSIVE of those below it too.
 
     MOUNT_ATTR_IDMAP takes the descriptor of the user namespace whose id map shifts owners; only of a mount that is mounted
-    nowhere yet, EPERM without CAP_SYS_ADMIN over its filesystem, EINVAL where that cannot. Source: mount_setattr(2).
+    nowhere yet, EPERM without CAP_SYS_ADMIN over its filesystem, EINVAL where that cannot. ``propagation`` is MS_PRIVATE
+    and so on, 0 to leave it. Source: mount_setattr(2).
     """
     refuse_here("mount_setattr", "mnt")
-    wanted = _MountAttr(set=attributes, userns_fd=userns)
+    wanted = _MountAttr(set=attributes, propagation=propagation, userns_fd=userns)
     size = ctypes.c_size_t(ctypes.sizeof(wanted))
     at = (ctypes.c_int(mount), b"", ctypes.c_uint(flags | AT_EMPTY_PATH), ctypes.byref(wanted), size)
-    invoke(
-        "mount_setattr", (mount, "", flags | AT_EMPTY_PATH, attributes), libc.syscall, MOUNT_SETATTR, *at, attributes=attributes
-    )
+    raw = (mount, "", flags | AT_EMPTY_PATH, attributes, *((propagation,) if propagation else ()))
+    invoke("mount_setattr", raw, libc.syscall, MOUNT_SETATTR, *at, attributes=attributes)
 
 
 _BENEATH_PROC = _OpenHow(os.O_WRONLY | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)

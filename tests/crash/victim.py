@@ -117,6 +117,12 @@ class Actions:
         self.kept.append(box)
         box.run(self.litter("echo text > /new; mkdir /b2; echo text > /c/new"))
 
+    def do_idmapped(self) -> None:
+        if os.geteuid() == 0:
+            with contextlib.suppress(nslab.Unavailable):  # a kernel that cannot map a tmpfs
+                mounts = [nslab.Bind("/dev/shm", "/mnt", idmap=[(0, 1000, 1)])]
+                self.kept.append(nslab.Container("idmapped", isolate=self.kinds("mnt"), mounts=mounts))
+
     def do_one_in_a_root(self) -> None:
         nslab.run(self.litter("echo text > /new"), isolate=self.kinds("mnt"), rootfs=self.root())
 
