@@ -195,7 +195,8 @@ def test_each_root_filesystem(kinds: str, rootfs: str, tmp_path: Path) -> None:
     elif rootfs == "image":
         given = roots.image(tmp_path, roots.layer({"etc/.wh.name": "", "new": "x"}))
     look = (
-        PROBE + "ls -la / /etc /bin | sed 's/[A-Z][a-z][a-z]  *[0-9]*  *[0-9:]* / /; /^total/d; / proc$/d; s/[0-9]* \\.*$/./'"
+        PROBE
+        + "ls -la / /etc /bin | sed 's/  */ /g; s/[A-Z][a-z][a-z] [0-9]* [0-9:]* / /; /^total/d; / proc$/d; s/[0-9]* \\.*$/./'"
     )
     look = look.replace('echo "pid $(readlink /proc/self)"', "")  # the commands of the script count, and there are hundreds
     lines = both(lambda: nslab.run(look, isolate=kinds, rootfs=given, mounts=mounts))

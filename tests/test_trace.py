@@ -26,7 +26,7 @@ def test_the_whole_list_of_a_container() -> None:
     with nslab.Container("web", isolate="user uts pid mnt time", hostname="web", clock={"monotonic": 5}) as web:
         lines = [str(step) for step in web.trace]
     assert [re.sub(r"fd \d+", "fd N", line.replace(str(web.pid), "PID")) for line in lines] == [
-        "clone3(CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWPID|CLONE_NEWUSER|CLONE_VM|CLONE_VFORK|CLONE_PARENT) = PID",
+        "clone(CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWPID|CLONE_NEWUSER|CLONE_VM|CLONE_VFORK|CLONE_PARENT) = PID",
         "write('/proc/self/setgroups', 'deny') = 4",
         "write('/proc/self/uid_map', '0 0 1\\n') = 6",
         "write('/proc/self/gid_map', '0 0 1\\n') = 6",

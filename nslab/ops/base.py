@@ -22,7 +22,7 @@ class Context:
     machine: Mapping[str, NamespaceId]
     fds: dict[str, int]
     root: bool = False  # it is uid 0 and gid 0 for certain
-    let_go: int = -1  # what ends the process whose place the new one takes, when it is written to; -1: it takes none
+    let_go: int = -1  # ends the process whose memory this one works in, when it is written to; -1: it is its own
     predecessor: int = -1  # a pidfd of that
     made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
     aside: bool = False  # a process on the way, which has joined something: the new one becomes its sibling
@@ -36,12 +36,16 @@ class Context:
                 f"  what to do: unshare('{kind}') first, or ask for isolate='{kind} ...'."
             )
 
-    def be_alone(self) -> None:
-        """Wait until nobody shares this process's memory any more, where the kernel asks for that."""
-        if self.predecessor >= 0:
+    def own_memory(self) -> None:
+        """Have the memory of this process to itself: the one that it is borrowed from ends."""
+        if self.let_go >= 0:
+            os.write(self.let_go, b"!")
             poller = select.poll()
             poller.register(self.predecessor, select.POLLIN)
             poller.poll()
+            for fd in (self.let_go, self.predecessor):
+                os.close(fd)
+            self.let_go = -1
 
     def _namespace(self, kind: str) -> NamespaceId:
         if self.proc < 0:

@@ -53,25 +53,27 @@ class IdMaps:
 class NewNamespaces(Op):
     """A new process in new namespaces; ``maps`` belong to the user namespace, when there is a new one.
 
-    Executed by the spawner or its standby with one clone3; every later op runs in the new process. What comes before it is
-    joined by a process on the way, which then makes the new one as its sibling.
+    Executed by the spawner or its standby with one clone3 or clone; every later op runs in the new process. What comes before
+    it is joined by a process on the way, which then makes the new one as its sibling.
     """
 
     kinds: tuple[str, ...]
     maps: IdMaps | None = None
 
+    @property
+    def flags(self) -> int:
+        """What clone(2) is asked for; a time namespace comes later (see NewTime)."""
+        return flags_of(tuple(kind for kind in self.kinds if kind != "time"))
+
     def perform(self, context: Context) -> int:
-        flags = flags_of(tuple(kind for kind in self.kinds if kind != "time"))
-        flags |= CLONE_PARENT if context.aside else 0
+        flags = self.flags | (CLONE_PARENT if context.aside else 0)
         cgroup = context.fds.get("cgroup", -1)
-        in_place = context.let_go >= 0
         try:
-            return syscalls.clone3_in_place(flags, context.let_go) if in_place else syscalls.clone3(flags, cgroup=cgroup)
+            return syscalls.clone3(flags, cgroup=cgroup)
         except SyscallError as error:
             if error.name not in ("ENOSYS", "EPERM") or cgroup >= 0:
                 raise
-        # a seccomp filter that knows clone only
-        return syscalls.clone_in_place(flags, context.let_go) if in_place else syscalls.clone(flags)
+            return syscalls.clone(flags)  # a seccomp filter that knows clone only
 
     def describe(self) -> str:
         return f"start a process in new namespaces: {', '.join(self.kinds)}"
@@ -181,7 +183,7 @@ class NewTime(Op):
     offsets: Mapping[str, int]
 
     def perform(self, context: Context) -> None:
-        context.be_alone()  # else setns(2) says EUSERS
+        context.own_memory()  # else setns(2) says EUSERS
         syscalls.unshare(KINDS["time"].flag)
         here = "/proc/self"
         if context.proc >= 0:  # it joined a mount table whose /proc may not know it, and begins at the root of that

@@ -29,6 +29,7 @@ PASSED_ON = (
 )  # fmt: skip
 SIGNALS = (*PASSED_ON, signal.SIGCHLD)
 _SIGCHLD = int(signal.SIGCHLD)
+PATIENCE = 20  # ms that a process may run in borrowed memory
 
 
 def get_ready(needs: int) -> None:
@@ -63,11 +64,29 @@ def close_others(keep: Iterable[int]) -> None:
     os.closerange(low, 1 << 20)
 
 
+class Over(BaseException):
+    """The life of this process is over, with this exit status."""
+
+    def __init__(self, status: int):
+        self.status = status
+
+
 def live(
     request: Start, ops: tuple[Op, ...], context: Context, report: Report, signals: int, files: tuple[int, int],
     first: Callable[[], object] | None = None,
 ) -> NoReturn:  # fmt: skip
-    """Do ``first`` and ``ops`` and start the work, then look after it. Never returns.
+    """As spend(), and end with what it returns."""
+    try:
+        os._exit(spend(request, ops, context, report, signals, files, first))
+    finally:
+        os._exit(1)
+
+
+def spend(
+    request: Start, ops: tuple[Op, ...], context: Context, report: Report, signals: int, files: tuple[int, int],
+    first: Callable[[], object] | None = None,
+) -> int:  # fmt: skip
+    """Do ``first`` and ``ops`` and start the work, then look after it; the exit status for this process, which is done then.
 
     ``signals`` is the signalfd on which this process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
     """
@@ -84,6 +103,8 @@ def live(
         work = request.work
         if any(op.enters for op in request.ops) and (not isinstance(work, Call) or work.foreign):
             load_no_more()
+        if context.let_go >= 0:
+            guard.set_dumpable(False)  # the memory is also that of one outside: none from inside may reach into it
         main = _start(request.work, context, report, worker)
         if request.bare:
             from nslab.spawner.minimal import become  # the spawner has loaded it
@@ -92,12 +113,13 @@ def live(
             become(context.fds["image"], request.title, report.fd, context.fds["waits"])
         guard.name_process(request.title)  # before anybody is told: `nslab ls` knows containers by it
         report.send("ready", (main, report.pid))
-        close_others((report.fd, signals))
-        _supervise(request, report, main, signals, "ipc" in context.made)
+        close_others((report.fd, signals, *((context.let_go, context.predecessor) if context.let_go >= 0 else ())))
+        _supervise(request, report, main, signals, context)
+    except Over as over:
+        return over.status
     except BaseException as error:
         report.failed(error)
-    finally:
-        os._exit(1)
+    return 1
 
 
 def poller(report: Report, signals: int) -> select.poll:
@@ -108,12 +130,19 @@ def poller(report: Report, signals: int) -> select.poll:
     return waiting
 
 
-def _supervise(request: Start, report: Report, main: int, signals: int, tidy: bool) -> NoReturn:
+def _supervise(request: Start, report: Report, main: int, signals: int, context: Context) -> NoReturn:
+    tidy = "ipc" in context.made
     waiting = poller(report, signals)
+    patience: int | None = PATIENCE
     while True:
-        for fd, _ in waiting.poll():
+        events = waiting.poll(patience)
+        if not events:
+            context.own_memory()
+            guard.set_dumpable(True)
+            patience = None
+        for fd, _ in events:
             if fd != signals:
-                os._exit(0)
+                raise Over(0)
             records = os.read(signals, 128 * 32)
             for number in records[::128]:
                 if number != _SIGCHLD:
@@ -128,7 +157,7 @@ def _pass_on(number: int, main: int, tidied: Report | None) -> None:
     elif number in (signal.SIGTERM, signal.SIGINT):
         if tidied:
             _tidy(tidied)
-        os._exit(128 + number)
+        raise Over(128 + number)
 
 
 def _tidy(report: Report) -> None:
@@ -147,7 +176,7 @@ def _reap(request: Start, report: Report, main: int, tidy: bool) -> int:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             if not request.stay:
-                os._exit(0)
+                raise Over(0) from None
             return main
         if pid == 0:
             return main
@@ -157,7 +186,7 @@ def _reap(request: Start, report: Report, main: int, tidy: bool) -> int:
             report.send("exit", status)
             main = 0
             if request.lone:
-                os._exit(0)
+                raise Over(0)
 
 
 def _worker(work: Work, context: Context) -> Callable[[], NoReturn] | None:
@@ -190,7 +219,7 @@ def _start(work: Work, context: Context, report: Report, worker: Callable[[], No
         try:
             plain_signals()
             guard.protect(context.must_own)
-            context.predecessor = -1  # a fork has its memory to itself
+            context.let_go = -1  # a fork has its memory to itself
             close_others(fd for name, fd in context.fds.items() if name != "reply")
             worker()
         except BaseException as error:

@@ -16,13 +16,17 @@ Closing one's end of that channel ends the process and all that it started.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
-from nslab.ops import Borrow, Execute, IdMaps, InCgroup, NewNamespaces, Op, Unpack
+from nslab.ops import Borrow, Execute, IdMaps, InCgroup, NewNamespaces, NewTime, Op, Unpack
 
-# What a process needs to have loaded before it begins. With ALONE, the bits are the first byte of a request.
+# What a process needs to have loaded before it begins.
 ENTERS, UNPACKS, TIDIES = 1, 2, 4
-ALONE = 128
+# With those, the first byte of a request that needs no help of the spawner; whether its process gives borrowed memory back.
+ALONE, RETURNS = 128, 64
+# From Python 3.14 on the interpreter refuses to run on a stack that is not its own.
+_ANY_STACK = sys.version_info < (3, 14)
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,11 @@ class Start:
         way = [op for op in self.ops[: max(at, 0)] if not isinstance(op, Borrow)]
         from_outside = isinstance(new, NewNamespaces) and new.maps is not None and not new.maps.single
         launched = isinstance(self.work, Execute) and self.work.launched
-        special = self.stepwise or self.bare or launched or any(isinstance(op, InCgroup) for op in self.ops)
-        return b"." if way or from_outside or special else bytes([ALONE | self.needs])
+        special = not _ANY_STACK or self.stepwise or self.bare or launched or any(isinstance(op, InCgroup) for op in self.ops)
+        if way or from_outside or special:
+            return b"."
+        returns = self.lone and new is not None and not any(op.enters or isinstance(op, NewTime) for op in self.ops)
+        return bytes([ALONE | RETURNS * returns | self.needs])
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from nslab.model import NamespaceId
 from nslab.ops import BecomeRoot, Borrow, Context, Execute, Idmapped, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns
 from nslab.spawner import channel, child
 from nslab.spawner.launch import find
-from nslab.spawner.messages import ALONE, OpenBorrowed, Regroup, Start
+from nslab.spawner.messages import ALONE, RETURNS, OpenBorrowed, Regroup, Start
 from nslab.spawner.reaper import Reaper
 from nslab.spawner.registry import Registry
 from nslab.spawner.report import Report, portable, tell
@@ -65,6 +65,7 @@ class Server:
         self.standby: Standby | None = None
         self.loaded = 0  # which needs of requests were met before
         self.making: dict[int, Standby] = {}  # by PID, those that took a request and have not said yet which process does it
+        self.lending: dict[int, Standby] = {}  # those whose memory is in use, and may come back
         self.borrowed = 0  # the PID of the second server
         self.reaper = Reaper()
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -85,7 +86,7 @@ class Server:
                 self.announce()
             if self.watchdog in ready:
                 break
-            for standby in [*self.making.values()]:
+            for standby in [*self.making.values(), *self.lending.values()]:
                 if standby.sock.fileno() in ready:
                     self.hear(standby)
             for fd in ready & self.becoming.keys():
@@ -104,11 +105,10 @@ class Server:
                 except EOFError:
                     break
                 if data[0] & ALONE:
-                    self.hand_over(data[0] & ~ALONE, data, fds)
+                    self.hand_over(data, fds)
                 else:
                     message, fds = channel.decoded(data, fds)
                     self.handle(message, dict(zip(message.fds, fds, strict=True)))
-                self.replenish()
         self.end()
 
     # -- by a standby: what needs nothing of the spawner ----------------------------------------------------------------
@@ -128,10 +128,10 @@ class Server:
                 Standby.live(theirs, Context(self.machine, {}), self.watchdog, self.signals, self.files)
         return Standby(pid, mine)
 
-    def hand_over(self, needs: int, data: bytes, fds: list[int]) -> None:
+    def hand_over(self, data: bytes, fds: list[int]) -> None:
         """Give a request, as it came, to the standby. Its first descriptor is the channel on which it is answered."""
         reply = fds[0]
-        if missing := needs & ~self.loaded:
+        if missing := data[0] & ~(ALONE | RETURNS) & ~self.loaded:
             child.get_ready(missing)
             self.loaded |= missing
             if self.standby:  # which does not have it
@@ -147,6 +147,8 @@ class Server:
             self.children[standby.pid] = reply
             self.making[standby.pid] = standby
             self.poller.register(standby.sock, select.POLLIN)
+            if not data[0] & RETURNS:
+                self.replenish()
         finally:
             for fd in fds[1:]:
                 os.close(fd)
@@ -163,16 +165,24 @@ class Server:
         raise NslabError("a new process of the spawner ends before it can take a request.")
 
     def hear(self, standby: Standby) -> None:
-        """Learn which process does the request: the standby itself, or one that it made."""
+        """Learn which process does the request, the standby itself or one that it made; later, that it is free again."""
+        asked = self.making.pop(standby.pid, None)
+        try:
+            (pid,), _ = channel.receive(standby.sock)
+        except EOFError:  # it failed, and has said why; or it has lent its memory for good
+            pid = -1
+        if asked and pid > 0:
+            self.children[pid] = self.children.pop(standby.pid)
+            self.untold[pid] = []
+            self.lending[standby.pid] = standby
+            return
         self.poller.unregister(standby.sock)
-        del self.making[standby.pid]
-        with standby.sock:
-            try:
-                (pid,), _ = channel.receive(standby.sock)
-            except EOFError:  # it failed, and has said why
-                return
-        self.children[pid] = self.children.pop(standby.pid)
-        self.untold[pid] = []
+        self.lending.pop(standby.pid, None)
+        if pid == 0 and self.standby is None:
+            self.standby = standby
+        else:
+            standby.sock.close()
+            self.replenish()
 
     def hear_all(self) -> None:
         """Know every child that was asked for, which a standby says as soon as it can."""
@@ -182,7 +192,8 @@ class Server:
     def end_orphans(self) -> None:
         """End the children that nobody asked for."""
         self.hear_all()
-        self.reaper.end_orphans({*self.children, self.standby.pid} if self.standby else self.children)
+        standbys = {self.standby.pid, *self.lending} if self.standby else self.lending.keys()
+        self.reaper.end_orphans(self.children.keys() | standbys)
 
     # -- by itself ------------------------------------------------------------------------------------------------------
 

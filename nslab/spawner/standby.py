@@ -1,8 +1,9 @@
-"""A child of the spawner that was made ahead of time, and becomes the next process that is asked for.
+"""A child of the spawner that was made ahead of time, for the next process that is asked for.
 
 A fork of Python costs more after it than in it: each page that the new process writes to is copied then. A standby has that
-behind it. When a request comes, it either becomes the new process itself or, for one in new namespaces, hands its memory
-on to that (syscalls.clone3_in_place) and ends; meanwhile the spawner makes the next standby.
+behind it. When a request comes, it either does it itself, or, for one in new namespaces, lends its memory to the new process
+(syscalls.in_place). That gives it back when it ends soon, and the standby waits for the next request; or it keeps it, then the
+standby ends, and the spawner makes another.
 """
 
 from __future__ import annotations
@@ -12,54 +13,89 @@ import fcntl
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NoReturn
 
 from nslab import syscalls
-from nslab.errors import NslabError
+from nslab.errors import SyscallError
 from nslab.model import IdRange
 from nslab.ops import Adopt, BecomeRoot, Borrow, Context, Execute, IdMaps, NewNamespaces, Op
 from nslab.spawner import channel, child
 from nslab.spawner.launch import spawn_options
-from nslab.spawner.messages import Start
+from nslab.spawner.messages import RETURNS, Start
 from nslab.spawner.report import Report, tell
 from nslab.syscalls import guard
+from nslab.syscalls.in_place import Lender
 
+REQUESTS = 500  # that one standby does; then whatever has gathered in its memory goes with it
 _F_SETSIG = 10
 
 
 @dataclass(frozen=True)
 class Standby:
-    """The spawner's handle: requests go to ``sock``, and from there comes the PID of the process that does them."""
+    """The spawner's handle: requests go to ``sock``, and from there comes the PID of the process that does one, 0 when that
+    is over and the next may come.
+    """
 
     pid: int
     sock: socket.socket
 
     @staticmethod
     def live(sock: socket.socket, context: Context, watchdog: int, signals: int, files: tuple[int, int]) -> NoReturn:
-        """The life of a standby: waits on ``sock`` for the one request that it is for. The rest is as for child.live."""
+        """The life of a standby: waits on ``sock`` for requests. The rest is as for child.live."""
         try:
-            guard.name_process("nslab-standby")
             child.close_others((sock.fileno(), watchdog, signals))
             end, context.let_go = _switch()
             context.predecessor = os.pidfd_open(os.getpid())
+            lender = Lender()
             _rehearse(signals)
-            try:
-                request, fds = channel.receive(sock)
-            except EOFError:
-                os._exit(0)
-            context.fds = dict(zip(request.fds, fds, strict=True))
-            report = Report(context.fds["reply"])
-            try:
-                ops = _become(request.ops, context, report, end)
-                tell(sock.fileno(), report.pid)
-                sock.close()
-            except (NslabError, OSError) as error:
-                report.failed(error)
-            else:
-                child.live(request, ops, context, report, signals, files)
+            for _ in range(REQUESTS):
+                guard.name_process("nslab-standby")
+                try:
+                    request, fds = channel.receive(sock)
+                except EOFError:
+                    os._exit(0)
+                here = replace(context, fds=dict(zip(request.fds, fds, strict=True)))
+                report = Report(here.fds["reply"])
+                ops = tuple(op for op in request.ops if not isinstance(op, Borrow))  # it was born in what was borrowed
+                if ops and isinstance(ops[0], NewNamespaces):
+                    returns = bool(ord(request.mark) & RETURNS)
+                    life = partial(_begin, request, ops[0], ops[1:], here, report, sock, signals, files, returns)
+                    try:
+                        in_order = lender.clone(ops[0].flags, life)
+                    except SyscallError as error:
+                        report.failed(error)
+                        os._exit(1)
+                    if not in_order:
+                        os._exit(1)
+                    guard.set_dumpable(True)
+                    for fd in fds:
+                        os.close(fd)
+                    tell(sock.fileno(), 0)
+                else:
+                    os.close(end)  # and with it the switch: it is nobody's memory but its own
+                    here.let_go = -1
+                    tell(sock.fileno(), os.getpid())
+                    report.pid = os.getpid()
+                    child.live(request, ops, here, report, signals, files)
         finally:
             os._exit(1)
+
+
+def _begin(
+    request: Start, new: NewNamespaces, ops: tuple[Op, ...], context: Context, report: Report, sock: socket.socket,
+    signals: int, files: tuple[int, int], returns: bool, pid: int,
+) -> int:  # fmt: skip
+    """The life of a process in new namespaces, which knows its PID outside; its exit status."""
+    report.pid = pid
+    tell(sock.fileno(), pid)
+    context.made = new.kinds
+    context.root = new.maps is not None
+    if not returns:
+        context.own_memory()
+    first = partial(new.maps.write, "self") if new.maps else None
+    return child.spend(request, ops, context, report, signals, files, first)
 
 
 def _switch() -> tuple[int, int]:
@@ -74,22 +110,6 @@ def _switch() -> tuple[int, int]:
     return end, let_go
 
 
-def _become(ops: tuple[Op, ...], context: Context, report: Report, end: int) -> tuple[Op, ...]:
-    """Let the new process begin; from here on it is the one that runs. The ops that are left for it to do."""
-    ops = tuple(op for op in ops if not isinstance(op, Borrow))  # this process was born in what was borrowed
-    new = ops[0] if ops and isinstance(ops[0], NewNamespaces) else None
-    if new and new.kinds:
-        report.pid = new.execute(context)
-        context.made = new.kinds
-        if new.maps:
-            new.maps.write("self")
-            context.root = True
-    else:
-        os.close(end)  # and with it the switch: nobody takes its place
-        report.pid = os.getpid()
-    return ops[1:] if new else ops
-
-
 def _rehearse(signals: int) -> None:
     """Go through the motions of a request, so that its pages are this process's own before there is one."""
     maps = IdMaps((IdRange(0, 0, 1),), (IdRange(0, 0, 1),), "deny")
@@ -100,7 +120,7 @@ def _rehearse(signals: int) -> None:
         request, fds = channel.receive(theirs)
         context = Context({}, dict(zip(request.fds, fds, strict=True)), made=("mnt", "user"), root=True)
         report = Report(context.fds["reply"])
-        syscalls.write_file("/dev/null", maps.text(maps.uid))
+        syscalls.write_file("/proc/self/comm", maps.text(maps.uid))  # a name that is overwritten below
         for op in request.ops[1:]:
             op.execute(context)
         with contextlib.suppress(OSError):

@@ -12,7 +12,6 @@ from nslab.syscalls.decode import MOUNT_FLAGS
 from nslab.syscalls.files import mkdir, mkdirat, owner_of, read_file, rmdir, symlinkat, write_file
 from nslab.syscalls.guard import allow, allowed
 from nslab.syscalls.ids import setgroups, setresgid, setresuid
-from nslab.syscalls.in_place import clone3_in_place, clone_in_place
 from nslab.syscalls.interfaces import IFF_UP, set_interface_flags
 from nslab.syscalls.mounts import chroot, mount, mount_flags, pivot_root, umount2
 from nslab.syscalls.names import setdomainname, sethostname, uname
@@ -102,7 +101,7 @@ __all__ = [
     "NS_GET_PID_FROM_PIDNS", "NS_GET_PID_IN_PIDNS", "NS_GET_USERNS", "OPEN_TREE_CLONE", "PR_SET_CHILD_SUBREAPER",
     "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "RESOLVE_BENEATH", "RESOLVE_IN_ROOT", "RESOLVE_NO_MAGICLINKS",
     "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "SEM_UNDO", "SETALL", "SHM_RDONLY", "allow", "allowed", "chdir", "chroot",
-    "clone", "clone3", "clone3_in_place", "clone_in_place", "detached", "fork", "inotify_add_watch", "inotify_init1",
+    "clone", "clone3", "detached", "fork", "inotify_add_watch", "inotify_init1",
     "is_procfs", "kill", "memory_at", "mkdir", "mkdirat", "mount", "mount_flags", "mount_setattr", "move_mount", "mq_getattr",
     "mq_open", "mq_receive", "mq_send", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "ns_get_nstype",
     "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside",

@@ -160,6 +160,11 @@ def name_process(title: str) -> None:
         ctypes.memmove(_command_line[0], (name + b"\0" + argument)[: room - 1].ljust(room, b"\0"), room)
 
 
+def set_dumpable(value: bool) -> None:
+    """Whether others of the same user may look into this memory; not recorded: an execve begins anew. Source: prctl(2)."""
+    libc.prctl(4, int(value), 0, 0, 0)  # PR_SET_DUMPABLE
+
+
 def own_command_line() -> None:
     """Find where this process keeps its command line, which name_process() then overwrites; proc(5), fields 48 and 49."""
     global _command_line

@@ -1,46 +1,55 @@
-"""clone3 without a copy: the new process goes on with the caller's memory, in the caller's place."""
+"""clone without a copy of the memory: the new process works in the caller's, while the caller sleeps."""
 
 from __future__ import annotations
 
 import ctypes
-import os
+import mmap
 import time
-from typing import Any
+from collections.abc import Callable
 
-from nslab.syscalls.guard import CLONE, CLONE3, SET_TID_ADDRESS, failure, libc, record, refuse_here
-from nslab.syscalls.processes import _CloneArgs
+from nslab.syscalls.guard import SET_TID_ADDRESS, failure, libc, record, refuse_here
 
 _FLAGS = 0x00000100 | 0x00004000 | 0x00008000  # CLONE_VM, CLONE_VFORK, CLONE_PARENT
 _PARENT_SETTID = 0x00100000
+_STACK = 8 << 20  # bytes, as a main thread has; what is not touched costs nothing
+
+_python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock: whoever runs in this memory has it
+_python.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 4]
 
 
-def clone3_in_place(flags: int, let_go: int) -> int:
-    """As clone3, but only the new process returns: with its PID, as the caller would have seen it.
+class Lender:
+    """Makes processes that work in this one's memory, one after the other, each on the same stack beside its own."""
 
-    CLONE_VM gives it the caller's memory, CLONE_PARENT the caller's parent. CLONE_VFORK keeps the caller asleep until it is
-    ended, which a byte written to the descriptor ``let_go`` has to do (see spawner/standby.py). Source: clone(2).
-    """
-    refuse_here("clone3_in_place")
-    pid = ctypes.c_int()
-    arguments = _CloneArgs(flags=flags | _FLAGS | _PARENT_SETTID, parent_tid=ctypes.addressof(pid))
-    return _taken_over("clone3", flags, let_go, pid, CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
+    def __init__(self) -> None:
+        self._stack = mmap.mmap(-1, _STACK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._stack))
+        libc.mprotect(ctypes.c_void_p(base), ctypes.c_size_t(mmap.PAGESIZE), 0)  # an overflow is a fault
+        self._top = base + _STACK
+        self._begin = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._live)
+        self._pid = ctypes.c_int()
+        # Else the end of this process would clear the C library's thread id in memory that is another's by then.
+        libc.syscall(SET_TID_ADDRESS, None)
 
+    def clone(self, flags: int, life: Callable[[int], int]) -> bool:
+        """A new process that does ``life(pid)`` and ends with the status that this returns; a child of the caller's parent.
 
-def clone_in_place(flags: int, let_go: int) -> int:
-    """As clone3_in_place, by the older call, which knows every kind but time. Source: clone(2)."""
-    refuse_here("clone_in_place")
-    pid = ctypes.c_int()
-    given = (ctypes.c_ulong(flags | _FLAGS | _PARENT_SETTID), None, ctypes.byref(pid), None, None)
-    return _taken_over("clone", flags, let_go, pid, CLONE, *given)
+        ``pid`` is its PID as the caller would have seen it. The caller sleeps meanwhile (CLONE_VFORK). False when the new
+        process was killed: then the memory is in disorder, and nothing may be done but os._exit(). Source: clone(2).
+        """
+        refuse_here("clone")
+        self._flags, self._life, self._came_to_its_end = flags | _FLAGS, life, False
+        self._start = time.time()
+        pid = _python.clone(
+            self._begin, self._top, flags | _FLAGS | _PARENT_SETTID, None, ctypes.addressof(self._pid), None, None
+        )
+        if pid == -1:
+            error = ctypes.get_errno()
+            record("clone", (self._flags,), None, error, self._start)
+            raise failure("clone", (self._flags,), error, flags=flags)
+        return self._came_to_its_end
 
-
-def _taken_over(call: str, flags: int, let_go: int, pid: ctypes.c_int, *given: Any) -> int:
-    libc.syscall(SET_TID_ADDRESS, None)  # else the end of the caller would clear the C library's thread id, now another's
-    start = time.time()
-    if libc.syscall(*given) == 0:
-        os.write(let_go, b"!")  # before anything else: the caller must never wake to a stack that is not its own any more
-        record(call, (flags | _FLAGS,), pid.value, 0, start)
-        return pid.value
-    error = ctypes.get_errno()
-    record(call, (flags | _FLAGS,), None, error, start)
-    raise failure(call, (flags | _FLAGS,), error, flags=flags)
+    def _live(self, _: int | None) -> int:
+        record("clone", (self._flags,), self._pid.value, 0, self._start)
+        status = self._life(self._pid.value)
+        self._came_to_its_end = True
+        return status
