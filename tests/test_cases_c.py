@@ -16,6 +16,7 @@ import pytest
 import nslab
 import nslab.spawner
 from tests.crash.oracle import Recorded, children, descendants, is_standby, name, state
+from tests.helpers import eventually
 from tests.notebooks.kernel import Kernel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +72,8 @@ def own_helpers() -> set[int]:
 
 
 def leftovers() -> set[int]:
-    """The processes below this one but nslab's helpers."""
+    """The processes that are still below this one after a while, but for nslab's helpers."""
+    eventually(lambda: below(os.getpid()) <= nslab.spawner.running_pids())
     return below(os.getpid()) - nslab.spawner.running_pids()
 
 
