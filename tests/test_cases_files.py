@@ -175,6 +175,26 @@ def trapped(root: Path) -> Iterator[Path]:
     yield root
 
 
+def test_d15_nor_by_who_enters_its_mount_table_in_another_way(trapped: Path) -> None:
+    with (
+        nslab.Container(isolate="mnt", rootfs=trapped) as box,
+        box.namespaces["mnt"] as mnt,
+        nslab.Container(isolate="uts", join={"mnt": box}) as second,
+        nslab.Container(join={"mnt": mnt}) as third,
+    ):
+        for inside in (mnt, second, third):
+            for module in ("colorsys", "json.tool", "nslab.magics"):
+                with pytest.raises(ModuleNotFoundError):
+                    inside.call(__import__, module)
+            with pytest.raises(nslab.SyscallError, match="there is no program"):
+                inside.run(["/nowhere"])
+            with pytest.raises(nslab.NslabError, match="cannot be sent back"):
+                inside.call(os.scandir, "/")
+            assert inside.call(os.path.exists, "/etc/name") and not inside.call(os.path.exists, "/marker")
+    with nslab.Namespace.of(os.getpid(), "mnt") as own:
+        assert own.call(__import__, "colorsys").__name__ == "colorsys"
+
+
 def test_d15_no_code_of_the_container_is_loaded(trapped: Path) -> None:
     with nslab.Container(isolate="mnt", rootfs=trapped) as box:
         with pytest.raises(nslab.SyscallError, match="there is no program"):

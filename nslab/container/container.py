@@ -272,7 +272,8 @@ class Container:
 
     def _is_foreign(self) -> bool:
         """Whether modules that are loaded inside would not be the machine's."""
-        return self._request.rootfs is not None and not self._request.rootfs.is_machine
+        root = self._request.rootfs
+        return "mnt" in self.joined or (root is not None and not root.is_machine)
 
     def wait_for(
         self, condition: Condition | None = None, *, path: spec.Folder | None = None, port: int | None = None,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nslab import procfs
 from nslab.errors import CommandTimeout
 from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.running import Result, Running, Sink, Streams
@@ -52,10 +53,22 @@ class Enterable:
         return Running(lambda fds: _enter(targets, work, fds), work.argv, stdin=stdin)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a Python function in it, in a process of its own, and return its value; its exception is raised here."""
+        """Call a Python function in it, in a process of its own, and return its value; its exception is raised here.
+
+        In a mount namespace that is not the caller's it has the modules that pickle loads with it, and can load no other.
+        """
         targets = joining.checked(self.joins(), ())
         owner = None if "ipc" in targets else 0
-        return call_inside(lambda work, fds: _enter(targets, work, fds), function, args, kwargs, owner)
+        foreign = _is_foreign(targets)
+        return call_inside(lambda work, fds: _enter(targets, work, fds), function, args, kwargs, owner, foreign=foreign)
+
+
+def _is_foreign(targets: joining.Targets) -> bool:
+    """Whether the files there may be others than the machine's."""
+    if "mnt" not in targets:
+        return False
+    with targets["mnt"].namespace("mnt") as there:
+        return there.id != procfs.namespace("self", "mnt")
 
 
 def call_inside(

@@ -296,6 +296,7 @@ class Setns(Op):
     fd: str
     kind: str = ""
     path: str = ""
+    enters: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
         syscalls.setns(context.fds[self.fd], KINDS[self.kind].flag if self.kind else 0)
