@@ -6,16 +6,18 @@ import ast
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import nslab
 import nslab.spawner
+from nslab import ops
 from tests import roots
-from tests.helpers import pidfd_of
 
 pytestmark = pytest.mark.requires("tool:busybox", "userns")
 
@@ -120,6 +122,15 @@ def test_the_layers_of_an_image_and_what_they_take_away(tmp_path: Path) -> None:
     third = roots.layer({"full/.wh..wh..opq": "", "full/new": "third", ".wh.gone": "", "a": "third", "up/through": "link"})
     with nslab.Container(isolate="mnt", rootfs=roots.image(tmp_path, second, third)) as box:
         assert box.run("cat /a /h; ls /full; ls /gone; cat /etc/through /etc/name").stdout == "thirdsecondnew\nlinkfolder\n"
+
+
+def test_what_to_install_for_a_layer_of_zstd(tmp_path: Path) -> None:
+    folder = roots.image(tmp_path)
+    for blob in folder.glob("blobs/sha256/*"):
+        if b"layer.v1.tar" in (content := blob.read_bytes()):
+            blob.write_bytes(content.replace(b'layer.v1.tar"', b'layer.v1.tar+zstd"'))
+    with pytest.raises(nslab.Unavailable, match=r"(?s)compressed by zstd.*apt-get install skopeo; skopeo copy .* gzip oci:/"):
+        nslab.run("true", isolate="mnt", rootfs=folder)
 
 
 EVIL: dict[str, list[tuple[str, roots.Content]]] = {
@@ -256,19 +267,57 @@ def test_d16_a_mount_target_through_a_symlink_stays_inside(text: str, source: Pa
     assert os.listdir(outside) == []
 
 
+@contextlib.contextmanager
+def swapping(place: Path, outside: Path) -> Iterator[None]:
+    """A folder that another process exchanges for a link and back (RENAME_EXCHANGE), as fast as it can; it has begun."""
+    link = place.with_name("link")
+    place.mkdir()
+    link.symlink_to(outside)
+    code = "import ctypes, os, sys\nexchange, mine = ctypes.CDLL(None).renameat2, os.getppid()\n"
+    code += "one, two = map(os.fsencode, sys.argv[1:])\nprint(flush=True)\n"
+    code += "while os.getppid() == mine: exchange(-100, one, -100, two, 2)\n"
+    with subprocess.Popen([sys.executable, "-c", code, str(place), str(link)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout and process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
 def test_d16_a_target_that_is_swapped_while_it_is_mounted(source: Path, tmp_path: Path) -> None:
     """Another process makes it a link to a folder of the machine and a folder again, as fast as it can."""
     outside = tmp_path / "outside"
     outside.mkdir()
     root = roots.folder(tmp_path / "root")
-    swap = f"cd {root}; while :; do mkdir t; rmdir t; ln -s {outside} t; rm t; done"
-    swapping = subprocess.Popen(["sh", "-c", swap], stderr=subprocess.DEVNULL)
-    try:
-        with pidfd_of(swapping.pid):
-            for _ in range(25):
-                with contextlib.suppress(nslab.SyscallError):
-                    nslab.run("true", isolate="mnt", rootfs=root, mounts=[f"{source}:/t/below"])
-                assert os.listdir(outside) == []
-    finally:
-        swapping.kill()
-        swapping.wait()
+    with swapping(root / "t", outside):
+        for _ in range(25):
+            with contextlib.suppress(nslab.SyscallError):
+                nslab.run("true", isolate="mnt", rootfs=root, mounts=[f"{source}:/t/below"])
+            assert os.listdir(outside) == []
+
+
+def test_d16_200_mounts_on_a_target_that_is_swapped(source: Path, tmp_path: Path) -> None:
+    """The mount alone, which is fast enough to meet the link in each of its states."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+
+    def race() -> tuple[int, int]:
+        made = refused = 0
+        deadline = time.monotonic() + 5
+        while (made + refused < 200 or not made or not refused) and time.monotonic() < deadline:
+            try:
+                ops.BindInside(str(source), "/t", str(root)).perform(ops.Context({}, {}))
+                made += 1
+            except nslab.SyscallError:
+                refused += 1
+        return made, refused
+
+    with nslab.process() as process:
+        process.unshare("mnt")
+        process.do(ops.SetPropagation("private"))
+        with swapping(root / "t", outside):
+            made, refused = process.call(race)
+        assert str(outside) not in process.read("/proc/self/mountinfo")
+        assert made and refused and made + refused >= 200, "it met a folder, and met the link"
+    assert os.listdir(outside) == [] and sorted(os.listdir(tmp_path)) == ["outside", "root", "source"]

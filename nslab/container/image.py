@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from typing import Any
 
-from nslab.errors import SpecError
+from nslab.errors import SpecError, Unavailable
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _DIGEST = re.compile(r"(sha256|sha512):([0-9a-f]{64,128})")
@@ -15,12 +16,15 @@ _MOST = 4 << 20  # bytes of an index or a manifest
 
 
 def layers(folder: str) -> tuple[str, ...]:
-    """The archives of the layers, the lowest first; SpecError for what is no image for this machine."""
+    """The archives of the layers, the lowest first; SpecError for what is no image for this machine, Unavailable for zstd."""
     manifest = _manifest(folder, _load(f"{folder}/index.json"))
     found = []
     for layer in manifest.get("layers", ()):
         if str(layer.get("mediaType", "")).endswith("zstd"):
-            raise SpecError("rootfs", f"a layer of {folder} is compressed by zstd, which Python cannot unpack; gzip it can")
+            raise Unavailable(
+                f"a layer of {folder} is compressed by zstd, which nslab does not unpack; gzip it does",
+                f"apt-get install skopeo; skopeo copy --dest-compress-format gzip oci:{shlex.quote(folder)} oci:COPY",
+            )
         found.append(_blob(folder, layer))
     if not found:
         raise SpecError("rootfs", f"the image in {folder} has no layers")
