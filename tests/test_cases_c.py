@@ -311,6 +311,27 @@ def test_c18_a_flood_is_cut():
     assert peak() - before < 8 << 20  # the first MiB, and what Python keeps while it grows
 
 
+def test_c18_what_is_shown_is_cut_too(capsys):
+    """A cell gets the first MiB of each stream, cut at a whole character, and one line that says so; a function gets all."""
+    flood, limit = "yes ü | head -c 3000000; yes | head -c 3000000 >&2", 1 << 20
+    with nslab.Container(isolate="uts") as box, nslab.process() as process, box.namespaces["uts"] as uts:
+        for run in (nslab.run, box.run, process.run, uts.run):
+            result = run(flood, stream=True, timeout=60)
+            shown = capsys.readouterr()
+            for text, name, line in ((shown.out, "stdout", "ü\n"), (shown.err, "stderr", "y\n")):
+                body, said, after = text.partition(f"\n[{name}: {limit} bytes shown, the rest omitted]\n")
+                assert said and not after and limit - 4 <= len(body.encode()) <= limit
+                assert set(body.split("\n")) <= {line.strip(), ""}
+            assert result.omitted == 2 * (3000000 - limit)
+            run("printf 12345; printf 12 >&2", stream=True, max_output=2)
+            assert capsys.readouterr() == ("12\n[stdout: 2 bytes shown, the rest omitted]\n", "12")
+        box.call(lambda: print("x" * 3000000))
+        assert len(capsys.readouterr().out) < limit + 100
+        pieces = []
+        nslab.run(flood, stream=lambda text, name: pieces.append(text))
+        assert len("".join(pieces).encode()) == 6000000
+
+
 def resident() -> int:
     """Bytes of memory in use; and start to count the peak anew."""
     Path("/proc/self/clear_refs").write_text("5")

@@ -58,9 +58,10 @@ def run(
     ``input`` is given to standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout), ``check`` raises
     CommandError on failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom; ``stream`` shows
     output as it comes (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal, ``text=False`` keeps
-    bytes, ``max_output`` is how many bytes of each stream are kept. ``attach`` gives it the standard streams and the signals of
-    this process, and keeps no output: for a program in a terminal, where ``tty`` makes it interactive. ``hardened`` runs it in
-    a container with all that Container(hardened=True) adds.
+    bytes, ``max_output`` is how many bytes of each stream are kept; ``stream=True`` shows no more than that, and at most 1 MiB
+    of each, while a function gets all. ``attach`` gives it the standard streams and the signals of this process, and keeps no
+    output: for a program in a terminal, where ``tty`` makes it interactive. ``hardened`` runs it in a container with all that
+    Container(hardened=True) adds.
 
     SpecError before anything is made; SyscallError when a step fails, with nothing left.
     """

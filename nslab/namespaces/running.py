@@ -20,6 +20,7 @@ from nslab.errors import CommandError, CommandTimeout, DeadNamespace, SpecError
 from nslab.spawner import Child, Descriptor
 
 MAX_OUTPUT = 1 << 20
+MAX_SHOWN = 1 << 20  # bytes of a stream that go into a cell: a front end that is flooded freezes
 LONGEST = 1 << 30  # milliseconds that one poll(2) may take
 
 Sink = Callable[[str, str], None]
@@ -132,11 +133,17 @@ class Streams:
 
 
 class Collector:
-    """Keeps the first ``limit`` bytes of each stream, counts the rest, and passes it on as it comes."""
+    """Keeps the first ``limit`` bytes of each stream, counts the rest, and passes it on as it comes.
+
+    A notebook or terminal gets no more than is kept, and at most MAX_SHOWN bytes of each; a function of one's own gets all.
+    """
 
     def __init__(self, limit: int, sink: Sink | None):
         self.limit = limit
         self.sink = sink
+        self._room: dict[str, float] = dict.fromkeys(
+            ("stdout", "stderr"), min(limit, MAX_SHOWN) if sink is to_notebook else math.inf
+        )
         self.kept = {"stdout": bytearray(), "stderr": bytearray()}
         self.omitted = 0
         self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in self.kept} if sink else {}
@@ -154,8 +161,15 @@ class Collector:
             self._show(name, b"", final=True)
 
     def _show(self, name: str, data: bytes, final: bool = False) -> None:
-        if self.sink and (text := self._decoders[name].decode(data, final)):
+        if not self.sink or self._room[name] < 0:  # it was cut
+            return
+        room = self._room[name]
+        self._room[name] -= len(data)
+        cut = self._room[name] < 0
+        if text := self._decoders[name].decode(data[: int(room)] if cut else data, final):
             self.sink(text, name)
+        if cut:
+            self.sink(f"\n[{name}: {min(self.limit, MAX_SHOWN)} bytes shown, the rest omitted]\n", name)
 
     def output(self, name: str, text: bool) -> str | bytes:
         data = bytes(self.kept[name])
