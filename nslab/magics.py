@@ -11,7 +11,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from nslab.container import Container, live
-from nslab.errors import CommandError
+from nslab.errors import CommandError, CommandTimeout, SyscallError
 from nslab.namespaces import Process, Result
 from nslab.namespaces.entering import Enterable
 
@@ -60,14 +60,14 @@ class NamespaceMagics(Magics):
         """
         name, _, command = line.strip().partition(" ")
         if not name:
-            return sorted(live.values(), key=lambda container: container.name)
+            return sorted((container for container in live.values() if container.alive), key=lambda container: container.name)
         if name in ("-h", "--help"):
             print(NamespaceMagics.ns.__doc__)
             return None
         place = self.find(name)
         if not command.strip():
             return place
-        self.succeeded(place.run([*SHELL, command], stream=True))
+        self.succeeded(run_cell(place, [*SHELL, command]))
         return None
 
     @cell_magic("ns")  # type: ignore[arg-type]  # a decorator with an argument, typed as one without
@@ -92,7 +92,7 @@ class NamespaceMagics(Magics):
         place = self.find(options.name)
         if more and isinstance(place, Process):
             raise UsageError("%%ns: a steered process runs commands as who it is; setids() makes it another user")
-        result = place.run(command, timeout=options.timeout, stream=True, **more)
+        result = run_cell(place, command, timeout=options.timeout, **more)
         if not options.expect_fail:
             self.succeeded(result)
         elif result.returncode == 0:
@@ -107,7 +107,7 @@ class NamespaceMagics(Magics):
     def find(self, name: str) -> Place:
         """What is meant by this name or variable; UsageError that names what there is."""
         held = self.shell.user_ns.get(name) if self.shell else None
-        if isinstance(held, Place):
+        if isinstance(held, Place) and (held.alive or name not in live):
             return held
         if name in live:
             return live[name]
@@ -122,9 +122,21 @@ class NamespaceMagics(Magics):
 
 
 def names(shell: Any) -> list[str]:
-    """The names of the containers, and of the variables that hold something to run commands in."""
-    user_ns = shell.user_ns if shell else {}
-    return sorted({*live, *(name for name, value in user_ns.items() if isinstance(value, Place) and not name.startswith("_"))})
+    """The names of the containers that have not ended, and of the variables that hold something to run commands in."""
+    held = {name: value for name, value in shell.user_ns.items() if not name.startswith("_")} if shell else {}
+    return sorted(name for name, place in {**held, **live}.items() if isinstance(place, Place) and place.alive)
+
+
+def run_cell(place: Place, command: list[str], *, timeout: float | None = None, **options: Any) -> Result:
+    """Run it, shown as it comes; where an error would show the words around the cell it speaks of the cell."""
+    try:
+        return place.run(command, timeout=timeout, stream=True, **options)
+    except CommandTimeout as error:
+        raise CommandTimeout(f"the cell was still running after {timeout:g} s, and was ended", error.result) from None
+    except SyscallError as error:
+        if error.call in ("posix_spawn", "execve"):
+            error.args = (*error.args[:1], "the cell")
+        raise
 
 
 def complete_names(shell: Any, event: Any) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
@@ -9,6 +12,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 import nslab
+from nslab.magics import names
+from tests.helpers import has_ended, pidfd_of
 
 
 @pytest.fixture
@@ -50,8 +55,10 @@ def test_a_cell_that_fails_raises_unless_it_was_to(shell, capsys) -> None:
         assert "failed, as expected, with status 3" in capsys.readouterr().out
         with pytest.raises(nslab.CommandError, match="expected to fail"):
             shell.run_cell_magic("ns", "boxed --expect-fail", "true")
-        with pytest.raises(nslab.CommandTimeout):
-            shell.run_cell_magic("ns", "boxed --timeout 0.1", "sleep 1000")
+        with pytest.raises(nslab.CommandTimeout) as late:
+            shell.run_cell_magic("ns", "boxed --timeout 0.1", "echo begun; sleep 1000")
+        assert str(late.value) == "the cell was still running after 0.1 s, and was ended"
+        assert late.value.result.stdout == "begun\n"
         with pytest.raises(nslab.CommandError, match="status 1"):
             shell.run_cell_magic("ns", "boxed --python", "raise SystemExit(1)")
         with pytest.raises(nslab.CommandError, match="status 4"):
@@ -83,6 +90,35 @@ def test_a_variable_names_a_container_too_and_the_unknown_is_named(shell) -> Non
     assert shell.run_line_magic("ns", "") == []
     with pytest.raises(UsageError, match="there are: none"):
         shell.run_line_magic("ns", "boxed true")
+
+
+def test_what_has_ended_is_not_among_the_names(shell) -> None:
+    with nslab.process() as process, nslab.create("uts") as made, nslab.Container("boxed", isolate="uts") as box:
+        shell.user_ns |= {"p": process, "made": made, "uts": made["uts"], "box": box, "number": 5}
+        assert names(shell) == ["box", "boxed", "made", "p", "uts"]
+        process.close()
+        made.close()
+        nslab.Container("other", isolate="uts").close()
+        assert names(shell) == ["box", "boxed"]
+        with pidfd_of(box.pid) as pidfd:
+            os.kill(box.pid, signal.SIGKILL)
+            assert has_ended(pidfd)
+        assert names(shell) == [] == shell.run_line_magic("ns", "")
+        with pytest.raises(UsageError, match="no container 'bux' here; there are: none"):
+            shell.run_line_magic("ns", "bux true")
+        with pytest.raises(nslab.DeadNamespace):
+            shell.run_line_magic("ns", "box true")
+        with nslab.Container("p", isolate="uts", hostname="again"):
+            shell.run_line_magic("ns", "p test $(hostname) = again")
+    shell.user_ns.clear()
+
+
+def test_a_cell_where_its_program_is_missing(shell, tmp_path) -> None:
+    """The message has the program and not the words that nslab puts around the cell."""
+    with nslab.Container("empty", isolate="mnt pid", rootfs=tmp_path):
+        for line, program in (("empty", "/bin/sh"), ("empty --python", "python3")):
+            with pytest.raises(nslab.SyscallError, match=rf"posix_spawn\('{program}', the cell\) failed with ENOENT"):
+                shell.run_cell_magic("ns", line, "true")
 
 
 def test_a_line(shell, capsys) -> None:

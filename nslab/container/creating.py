@@ -41,6 +41,10 @@ class Namespaces(Enterable, Mapping[str, Namespace]):
     def joins(self) -> Mapping[str, Any]:
         return self._held
 
+    @property
+    def alive(self) -> bool:
+        return all(namespace.alive for namespace in self._held.values())
+
     def close(self) -> None:
         """Let go of all of them."""
         for namespace in self._held.values():

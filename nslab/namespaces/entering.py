@@ -26,6 +26,11 @@ class Enterable:
         """What is joined, as for ``nslab.run(join=...)``."""
         raise NotImplementedError
 
+    @property
+    def alive(self) -> bool:
+        """Whether it was not closed."""
+        raise NotImplementedError
+
     def run(
         self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
         env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None, user: str | int | None = None, text: bool = True,

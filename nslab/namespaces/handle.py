@@ -139,6 +139,10 @@ class Namespace(Enterable):
     def joins(self) -> Mapping[str, Any]:
         return {self.kind: self}
 
+    @property
+    def alive(self) -> bool:
+        return self._descriptor.is_open
+
     def hold(self) -> Namespace:
         """A second handle, which keeps the namespace alive on its own."""
         return Namespace(self.kind, Descriptor(os.dup(self.fileno())), self._path)

@@ -70,3 +70,11 @@ def test_errors_are_for_the_reader(kernel: Kernel) -> None:
     cell = kernel.run("%%ns boxde\ntrue")
     assert cell.stderr == "UsageError: there is no container 'boxde' here; did you mean 'boxed'?\n"
     assert kernel.run("%%ns boxed --expect-fail\nexit 3").ok().stdout == "failed, as expected, with status 3\n"
+
+
+def test_a_flood_is_cut_and_a_timeout_is_the_cell_s(kernel: Kernel) -> None:
+    cell = kernel.run("%%ns boxed --timeout 0.5\nyes")
+    assert cell.error == "CommandTimeout"
+    assert cell.message == "the cell was still running after 0.5 s, and was ended"
+    shown, _, after = cell.stdout.partition("\n[stdout: 1048576 bytes shown, the rest omitted]\n")
+    assert (len(shown), after) == (1 << 20, "")
