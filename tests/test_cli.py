@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import inspect
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -20,7 +22,8 @@ from pathlib import Path
 import pytest
 
 import nslab
-from nslab.container import listing
+from nslab.cli import run
+from nslab.container import limits, listing
 from nslab.model import KINDS
 from tests.helpers import ROOT, eventually, link
 
@@ -163,6 +166,28 @@ def test_run_has_a_root_filesystem_and_mounts_of_its_own(tmp_path) -> None:
 def test_run_hardened() -> None:
     done = cli("run", "--hardened", "grep", "Seccomp:", "/proc/self/status")
     assert done.stdout.split() == ["Seccomp:", "2"], done.stderr
+
+
+def test_the_examples_of_limit_in_its_help_are_what_limits_takes() -> None:
+    examples = re.findall(r"\w+=[\w.]*\w", _help_of("limit"))
+    written = dict(limits.checked(run._limits(examples)).values())
+    assert written == {"pids.max": "50", "memory.max": str(256 << 20), "cpu.max": "50000 100000"}
+    for word in ("pids=2", "pids=many", "cpu=nan", "cpu=half", "memory=1.5G"):
+        with pytest.raises(nslab.SpecError):
+            limits.checked(run._limits([word]))
+
+
+def _help_of(option: str) -> str:
+    hint = inspect.signature(run.run, eval_str=True).parameters[option].annotation
+    return hint.__metadata__[0].help
+
+
+@pytest.mark.uml
+@pytest.mark.requires("cgroup2:pids+memory+cpu", "root")
+def test_run_is_limited() -> None:
+    words = [word for example in re.findall(r"\w+=[\w.]*\w", _help_of("limit")) for word in ("--limit", example)]
+    done = cli("run", *words, "--", "sh", "-c", "cd /sys/fs/cgroup/nslab-*/*/; cat pids.max memory.max cpu.max")
+    assert done.stdout.splitlines() == ["50", str(256 << 20), "50000 100000"], done.stderr
 
 
 def test_run_joins_a_container_by_name() -> None:

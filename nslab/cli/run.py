@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Annotated
 
@@ -64,7 +65,7 @@ def run(
                 command, isolate=kinds if isolate is None else isolate, hostname=hostname, uid_map=_lines("--uid-map", uid_map),
                 gid_map=None if gid_map is None else _lines("--gid-map", gid_map),
                 clock=_pairs("--clock", "monotonic=+1d", clock), rootfs=rootfs, mounts=mount,
-                limits=_pairs("--limit", "pids=50", limit), join=joined, loopback=loopback,
+                limits=_limits(limit), join=joined, loopback=loopback,
                 hardened=hardened, env=common.environment(env), cwd=cwd, user=common.identity(user), timeout=timeout,
                 tty=common.is_terminal() if tty is None else tty, attach=True,
             )  # fmt: skip
@@ -89,6 +90,19 @@ def _pairs(option: str, example: str, words: list[str]) -> dict[str, str]:
     if wrong:
         raise typer.BadParameter(f"{wrong[0]!r} is not like {example}", param_hint=option)
     return dict(word.split("=", 1) for word in words)
+
+
+def _limits(words: list[str]) -> dict[str, int | float | str]:
+    """What ``limits=`` takes: numbers as numbers."""
+    return {name: _number(text) for name, text in _pairs("--limit", "pids=50", words).items()}
+
+
+def _number(text: str) -> int | float | str:
+    """The number that a word says, or the word."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _joined(words: list[str]) -> dict[str, int]:
