@@ -42,8 +42,7 @@ def test_each_kind_but_pid_can_be_held(kind: str) -> None:
         there = made.run(["readlink", f"/proc/self/ns/{kind}"]).stdout.strip()
         assert there == str(made[kind]) != link(kind)
         script = made.trace.shell()
-    shell = by_hand(f"{script}".replace('exec "${SHELL:-sh}"', PROBE))
-    assert own(shell) == {kind} | ({"user"} if ORDINARY else set())
+    assert own(by_hand(script, PROBE)) == {kind} | ({"user"} if ORDINARY else set())
 
 
 def test_what_was_left_in_it_is_found_again() -> None:

@@ -49,12 +49,10 @@ def plain(line: str) -> str:
     return line
 
 
-def by_hand(script: str) -> list[str]:
-    """What the probe in a script sees, when sh runs it; the shell at the end of some is replaced by one that ends at once."""
-    env = {**os.environ, "SHELL": "/bin/true"}
-    done = subprocess.run(
-        ["/bin/sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, timeout=30
-    )
+def by_hand(script: str, typed: str = "", shell: str = "/bin/sh") -> list[str]:
+    """What the probe in a script sees, when sh runs it; ``typed`` is for the shell in which some scripts end."""
+    env = {**os.environ, "SHELL": shell}
+    done = subprocess.run(["/bin/sh", "-c", script], input=typed, capture_output=True, text=True, env=env, timeout=30)
     assert done.stderr == "", f"{done.stderr}\n{script}"
     return seen(done.stdout)
 
@@ -227,6 +225,33 @@ def test_a_container_and_all_that_ran_in_it() -> None:
         one = seen(web.run(PROBE).stdout)
         two = web.run(["printf", "%s\n", "a 'b' \"c\" $d"]).stdout.splitlines()
     assert by_hand(web.trace.shell()) == one + two
+
+
+@pytest.mark.parametrize("ran", ["nothing", "something"])
+@pytest.mark.parametrize(
+    "options",
+    [{"isolate": "uts pid mnt", "hostname": "web"}, {"isolate": "user time"}, {"isolate": "net"}, {"hardened": True}],
+    ids=["few", "user", "net", "hardened"],
+)
+def test_the_script_of_a_container_ends_in_a_shell_in_it(options: dict, ran: str) -> None:
+    """Whoever pastes it is where a command of that container was."""
+    with nslab.Container(**options) as web:
+        made = [line for _ in range(2 if ran == "something" else 0) for line in seen(web.run(PROBE).stdout)]
+        script = web.trace.shell()
+        assert by_hand(script, PROBE) == made + seen(web.run(PROBE).stdout), script
+
+
+@pytest.mark.requires("tool:busybox")
+def test_the_shell_at_the_end_where_the_user_s_own_is_missing() -> None:
+    for shell in ("/bin/bash", "/nowhere/a shell", "fish"):
+        with nslab.Container(isolate="uts pid mnt", hostname="small", rootfs="busybox") as small:
+            assert by_hand(small.trace.shell(), "uname -n; ls /proc/1/exe; pwd", shell) == ["small", "/proc/1/exe", "/"]
+            assert small.run("echo ran").returncode == 0
+            assert by_hand(small.trace.shell(), "uname -n", shell) == ["ran", "small"]
+    with nslab.process() as process:
+        process.unshare("uts")
+        process.sethostname("small")
+        assert by_hand(process.trace.shell(), "uname -n", "/nowhere") == ["small"]
 
 
 def test_a_hardened_container() -> None:
@@ -438,4 +463,4 @@ def test_orders_that_are_python_are_a_comment() -> None:
 
 def test_a_plan_without_a_command_ends_in_a_shell() -> None:
     plan = Plan((ops.NewNamespaces(("uts",)), ops.SetHostname("web")))
-    assert plan.shell() == "unshare --uts sh -c 'hostname web\nexec \"${SHELL:-sh}\"'\n"
+    assert plan.shell() == 'unshare --uts sh -c \'hostname web\nexec "$(command -v "${SHELL:-sh}" || echo sh)"\'\n'

@@ -30,6 +30,7 @@ from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink
 from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
 from nslab.ops import Execute, InCgroup, Plan, WriteFile, spec
+from nslab.ops.base import SHELL
 from nslab.spawner import Call, Child, ensure
 from nslab.trace import Trace, emit_script, record
 
@@ -176,7 +177,7 @@ class Container:
         self._plan = Plan((*ops, *request.confinement()))
         self._borrowed = privilege.is_borrowed(self._plan)
         self._kept: list[Child] = []  # what entered, and may have left something behind
-        shell = Plan(request.confinement()).script('exec "${SHELL:-sh}"')
+        shell = Plan(request.confinement()).script(SHELL) if request.hardened else f"exec {SHELL}"
         self._cgroup = next((op for op in ops if isinstance(op, InCgroup)), None)
         self._held: Stopped | Frozen | None = None  # as long as it is paused
         self._script = _Script(Plan(ops), "cd /\n" if "mnt" in self._members else "", shell)
@@ -501,16 +502,16 @@ def _folder(asked: spec.Folder | None, here: str, initial: str) -> spec.Folder |
 
 
 class _Script:
-    """How a container was made and what ran in it, as one shell script."""
+    """How a container was made and what ran in it, as one shell script, which ends in a shell inside."""
 
-    def __init__(self, plan: Plan, begin: str, otherwise: str):
+    def __init__(self, plan: Plan, begin: str, end: str):
         self.plan = plan
         self.begin = begin
-        self.otherwise = otherwise  # for a container in which nothing ran
+        self.end = end
         self.commands: list[Execute] = []
 
     def shell(self) -> str:
-        inner = "\n".join(command.shell() for command in self.commands) or self.otherwise
+        inner = "\n".join([*(command.shell() for command in self.commands), self.end])
         return self.plan.script(self.begin + inner) + "\n"
 
 

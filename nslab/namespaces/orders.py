@@ -13,6 +13,7 @@ from typing import Any
 from nslab import procfs
 from nslab.errors import DeadNamespace
 from nslab.ops import Borrow, Execute, NewNamespaces, NewTime, Op, Setns, Unshare
+from nslab.ops.base import SHELL
 from nslab.spawner import Child, Descriptor
 
 WITHOUT = ("setpriv", "--inh-caps=-all")  # how a script that keeps its capabilities runs a command that gets none
@@ -44,7 +45,7 @@ class Script:
         entries = self._joined()
         users = [index for index, entry in enumerate(entries) if isinstance(entry, Unshare) and "user" in entry.kinds]
         keeps = users[0] if users else len(entries)  # from there on the script keeps capabilities: no command gets them
-        inner = f'exec {shlex.join(WITHOUT) + " " if users else ""}"${{SHELL:-sh}}"'
+        inner = f"exec {shlex.join(WITHOUT) + ' ' if users else ''}{SHELL}"
         for index, entry in reversed([*enumerate(entries)]):
             if isinstance(entry, Execute):
                 command = replace(entry, argv=(*WITHOUT, *entry.argv)) if index > keeps else entry

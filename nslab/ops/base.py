@@ -14,6 +14,9 @@ from nslab.errors import Refused
 from nslab.model import NamespaceId
 from nslab.syscalls import guard
 
+# At the end of a script: the user's shell, or sh among files that do not have it.
+SHELL = '"$(command -v "${SHELL:-sh}" || echo sh)"'
+
 
 @dataclass(slots=True)
 class Context:
@@ -125,7 +128,7 @@ class Plan:
         return [op.describe() + (f"   [implied: {op.implied}]" if op.implied else "") for op in self.ops]
 
     def shell(self) -> str:
-        return self.script(self.command.shell() if self.command else 'exec "${SHELL:-sh}"') + "\n"
+        return self.script(self.command.shell() if self.command else f"exec {SHELL}") + "\n"
 
     def script(self, inner: str) -> str:
         """The shell script that does every op and then ``inner``."""
