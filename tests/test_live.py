@@ -204,7 +204,8 @@ def test_a_wait_can_be_interrupted() -> None:
     ("options", "argument"),
     [({}, "condition"), ({"path": "/x", "port": 1}, "condition"), ({"port": 0}, "port"), ({"port": "x"}, "port"),
      ({"path": 3}, "path"), ({"path": "a\0b"}, "path"), ({"condition": "true", "timeout": -1}, "timeout"),
-     ({"condition": 3}, "command"), ({"condition": ["no-such-program"]}, "command")],
+     ({"condition": 3}, "condition"), ({"condition": ["no-such-program"]}, "condition"), ({"condition": ""}, "condition"),
+     ({"condition": Path("/etc")}, "condition"), ({"condition": [3]}, "condition")],
 )  # fmt: skip
 def test_what_cannot_be_waited_for_is_refused(options, argument) -> None:
     with container("uts") as web:
@@ -365,3 +366,27 @@ except SpecError as error:
             assert "is paused" in guest.stdout.readline()
         web.resume()
         assert web.run("true").returncode == 0
+
+
+PATH_MEANT = r"(?s)no program '/run/x\.sock'.*did you mean path='/run/x\.sock'\?$"
+
+
+@pytest.mark.parametrize("condition", ["/run/x.sock", ["/run/x.sock"]])
+def test_a_path_that_is_waited_for_as_a_command(condition: str | list[str]) -> None:
+    with container("uts") as web, pytest.raises(nslab.SpecError, match=PATH_MEANT):
+        web.wait_for(condition)
+
+
+@pytest.mark.requires("tool:busybox")
+def test_a_command_that_cannot_start_among_other_files() -> None:
+    with nslab.Container(isolate="mnt pid", rootfs="busybox") as small:
+        for condition in ("/run/x.sock", ["/run/x.sock"]):
+            with pytest.raises(nslab.SyscallError, match=PATH_MEANT):
+                small.wait_for(condition)
+        with pytest.raises(nslab.SyscallError, match=r"EACCES[^?]*\n.*did you mean path='/etc'\?"):
+            small.wait_for("/etc")
+        with pytest.raises(nslab.SyscallError, match="no program 'no-such-program'") as caught:
+            small.wait_for(["no-such-program", "/run/x"])
+        assert "did you mean" not in str(caught.value)
+        assert small.wait_for("test -e /etc/passwd") is True
+        assert eventually(lambda: len(small.processes()) == 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nslab.errors import SpecError
@@ -28,10 +28,22 @@ def chosen(
         return conditions.port_is_open, (spec.number("port", port, 1, 65535),), f"nothing inside listens on TCP port {port}"
     if isinstance(condition, str) or not callable(condition):
         assert condition is not None
-        command = work(condition)
+        command = _command(condition, work)
         return conditions.command_succeeds, (command.argv, dict(command.env or {})), f"{condition!r} did not succeed"
     name = getattr(condition, "__name__", type(condition).__name__)
     return conditions.function_is_true, (condition,), f"{name}() was not true"
+
+
+def _command(condition: spec.Command, work: Callable[[spec.Command], Execute]) -> Execute:
+    """SpecError for what cannot be a command, which says so when it was perhaps meant as a path."""
+    if isinstance(condition, os.PathLike):
+        raise SpecError("condition", f"a path is no command; did you mean path={os.fspath(condition)!r}?")
+    try:
+        return work(condition)
+    except SpecError as error:
+        words = () if error.argument != "command" else condition.split() if isinstance(condition, str) else condition
+        guess = conditions.guess([*words]) if isinstance(words, Iterable) else ""
+        raise SpecError("condition", error.rule + guess) from None
 
 
 def in_vain(words: str, timeout: float | None, said: str | bytes) -> str:

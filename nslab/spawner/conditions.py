@@ -11,13 +11,13 @@ import contextlib
 import os
 import re
 import select
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nslab import procfs, syscalls
 from nslab.errors import SyscallError
 from nslab.spawner.launch import DEFAULTS, find
-from nslab.syscalls import watches
+from nslab.syscalls import guard, watches
 
 FIRST, LONGEST = 0.001, 0.05  # seconds
 RARELY = 1.0  # seconds between two looks at a file: filesystems made by programs, as /proc, tell nothing
@@ -82,14 +82,24 @@ def port_is_open(port: int) -> bool:
 
 
 def command_succeeds(argv: tuple[str, ...], env: Mapping[str, str]) -> bool:
-    """Wait until a command ends with status 0; files that it names wake this process."""
+    """Wait until a command ends with status 0; files that it names wake this process. SyscallError when it cannot start."""
     path = find(argv[0], env)
 
     def look() -> bool:
-        pid = os.posix_spawn(path, argv, env, setsigdef=DEFAULTS, setsigmask=())
+        try:
+            pid = os.posix_spawn(path, argv, env, setsigdef=DEFAULTS, setsigmask=())
+        except OSError as error:
+            failed = guard.failure("posix_spawn", (path, argv), error.errno or 0, path=path)
+            failed.hint += guess(argv)
+            raise failed from None
         return os.waitpid(pid, 0)[1] == 0
 
     return bool(until(look, [name for word in argv[1:] for name in _PATH.findall(word)]))
+
+
+def guess(words: Sequence[object]) -> str:
+    """What was perhaps meant by a command that cannot start: a path on its own is one that is to be there."""
+    return f"\ndid you mean path={str(words[0])!r}?" if len(words) == 1 and "/" in str(words[0]) else ""
 
 
 def function_is_true(function: Callable[[], Any]) -> Any:
