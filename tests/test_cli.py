@@ -222,6 +222,23 @@ def test_case_d10_run_in_a_terminal_has_one_of_its_own() -> None:
         assert process.wait(10) == 5
 
 
+@pytest.mark.requires("tool:busybox", "userns")
+def test_a_terminal_in_another_root_has_a_name_and_the_size_of_this_one() -> None:
+    with in_terminal("run", "--rootfs", "busybox", "--", "sh") as (process, master):
+        screen(master, b"# ")
+        os.write(master, b"unset LINES COLUMNS; tty; stty size; echo $((6*7)) ends\r")
+        shown = screen(master, b"42 ends")
+        assert b"/dev/pts/0\r\n33 77\r\n" in shown
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 99, 0, 0))
+        os.write(master, b"sh -c 'echo $((3*3)) waits; exec sleep 600'\r")
+        screen(master, b"9 waits")
+        os.write(master, b"\x03")
+        screen(master, b"# ")
+        os.write(master, b"stty size; exit 5\r")
+        screen(master, b"44 99")
+        assert process.wait(10) == 5
+
+
 def _inside(pid: int) -> list[str]:
     """What runs in namespaces of its own below the command line."""
     return [each for each in _below(pid) if link("uts", each) != link("uts")]

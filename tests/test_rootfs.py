@@ -92,6 +92,46 @@ def test_the_devices_are_the_harmless_ones() -> None:
         assert box.run("head -c 3 /dev/zero | wc -c; exec 3<>/dev/ptmx; ls /dev/pts", check=True).lines == ["3", "0", "ptmx"]
 
 
+IN_A_TERMINAL = "tty; echo found > $(tty); test -O $(tty) && echo owned; echo $(tty < /dev/tty)"
+
+
+@pytest.mark.parametrize("rootfs", ["machine", "busybox"])
+@pytest.mark.parametrize("options", [{"isolate": "mnt user"}, {"isolate": "all"}, {"hardened": True}], ids=str)
+def test_a_terminal_has_a_name_inside(rootfs: str, options: dict[str, object]) -> None:
+    """It is one of the devpts that is in sight there, and its user's."""
+    expected = ["/dev/pts/0", "found", "owned", "/dev/tty"]
+    assert nslab.run(IN_A_TERMINAL, rootfs=rootfs, tty=True, timeout=10, **options).lines == expected
+    with nslab.Container(rootfs=rootfs, **options) as box:
+        assert box.run(IN_A_TERMINAL, tty=True, timeout=10).lines == expected
+        assert box.run("cat; tty", tty=True, timeout=10, input="typed\n\x04").lines == ["typed", "typed", "/dev/pts/0"]
+        assert box.run(["ls", "/dev/pts"]).lines == ["ptmx"], "nothing is left"
+        if "hardened" not in options:
+            joined = nslab.run(IN_A_TERMINAL, join={"user": box, "mnt": box}, tty=True, timeout=10)
+            assert joined.lines == expected
+            assert box.namespaces["mnt"].run(IN_A_TERMINAL, tty=True, timeout=10).lines == expected
+
+
+@pytest.mark.requires("root")
+def test_a_terminal_belongs_to_the_user_of_the_command() -> None:
+    options = {"isolate": "all", "uid_map": "subordinate", "rootfs": "busybox"}
+    assert nslab.run(IN_A_TERMINAL, user=1, tty=True, timeout=10, **options).lines[1:3] == ["found", "owned"]
+
+
+@pytest.mark.parametrize("ptmx", ["mkfifo /dev/ptmx", "ln -s /dev/zero /dev/ptmx", "echo no > /dev/ptmx", "true"])
+def test_what_only_looks_like_a_ptmx_is_not_taken(ptmx: str) -> None:
+    with nslab.Container(isolate="pid mnt user", rootfs="busybox") as box:
+        box.run(f"rm /dev/ptmx; {ptmx}", check=True)
+        shown = box.run("test -t 0 && tty; cat", tty=True, timeout=10, input="typed\n\x04").lines
+        assert sorted(shown) == ["not a tty", "typed", "typed"]
+
+
+def test_a_machine_without_a_root_of_its_own_keeps_the_terminals_that_it_has() -> None:
+    script = "stat -c %d /dev/pts; stat -L -c %d /dev/fd/0"
+    assert len(set(nslab.run(script, isolate="mnt pid user", tty=True).lines)) == 1
+    with nslab.Container(isolate="mnt user") as box:
+        assert len({*box.run(script, tty=True).lines, str(os.stat("/dev/pts").st_dev)}) == 1
+
+
 def test_sys_shows_the_network_namespace_of_the_container() -> None:
     everywhere = set(os.listdir("/sys/class/net"))
     assert set(nslab.run(["ls", "/sys/class/net"], isolate="mnt net", rootfs="busybox").stdout.split()) == {"lo"}

@@ -68,6 +68,9 @@ def complete(
         try:
             child = start(streams.theirs)
             streams.handed_over()
+            if tty:
+                streams.take_terminal(child, timeout)
+                _same_size(streams)
             in_time = _Bridge(child, streams, signals, tty, lone).run(None if timeout is None else begin + timeout)
             if not in_time:
                 child.end()

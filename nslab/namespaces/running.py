@@ -98,7 +98,8 @@ def _ended(code: int) -> str:
 class Streams:
     """Standard input, output and error of a command: the ends to hand over (``theirs``), and ours.
 
-    Input is /dev/null unless there is some to give; a terminal (``tty``) is one pseudo-terminal for all three.
+    Input is /dev/null unless there is some to give; a terminal (``tty``) is one pseudo-terminal for all three. Where that would
+    have no name, among the files of another root, the command opens another one there.
     """
 
     def __init__(self, *, tty: bool = False, stdin: bool = False):
@@ -125,6 +126,15 @@ class Streams:
         """The command has its ends: close ours of them, so that an end of file can be seen."""
         for descriptor in self.theirs.values():
             descriptor.close()
+
+    def take_terminal(self, child: Child, timeout: float | None) -> None:
+        """Have our end of the terminal that the command has opened, if it has; it says so before it runs."""
+        child.wait_for(lambda: child.ready or child.error, timeout)
+        if child.terminal:
+            with child.terminal:
+                for name, old in self.ours.items():
+                    self.ours[name] = Descriptor(os.dup(child.terminal.fileno()))
+                    old.close()
 
     def close(self) -> None:
         self.handed_over()
@@ -209,6 +219,8 @@ def complete(
     try:
         child = start(streams.theirs)
         streams.handed_over()
+        if tty:
+            streams.take_terminal(child, timeout)
         late = not _pump(child, streams, collector, data, deadline, lone)
         if late:
             child.end()
@@ -253,8 +265,10 @@ def checked(given: Any, timeout: Any, stream: Any, max_output: Any) -> bytes | N
 def _pump(child: Child, streams: Streams, collector: Collector, data: bytes | None, deadline: float | None, lone: bool) -> bool:
     """Carry bytes to and fro until the command has ended; False when the deadline came first."""
     poller = select.poll()
-    poller.register(child.reply, select.POLLIN)
-    names = {child.reply.fileno(): "reply"}
+    names = {}
+    if child.gone is None:
+        poller.register(child.reply, select.POLLIN)
+        names[child.reply.fileno()] = "reply"
     for name, descriptor in streams.ours.items():
         names[descriptor.fileno()] = name
         poller.register(descriptor, select.POLLOUT if name == "stdin" else select.POLLIN)

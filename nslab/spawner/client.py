@@ -89,6 +89,7 @@ class Child:
         self.status: int | None = None
         self.gone: int | None = None
         self.error: BaseException | None = None
+        self.terminal: Descriptor | None = None  # the master of one that the work has opened where it is; the taker closes it
         self.spawner: Spawner | None = None
         self.steps: list[trace.Step] = []
         self._early: list[tuple[Any, ...]] = []
@@ -105,7 +106,9 @@ class Child:
             if not poller.poll(None if timeout is None else min(max(0, timeout * 1000), 1 << 30)):
                 return False
             try:
-                message, _ = channel.receive(self.reply)
+                message, fds = channel.receive(self.reply)
+                if fds:
+                    self.terminal = Descriptor(fds[0])
             except EOFError:
                 message = ([], "gone", int(signal.SIGKILL))
                 self.error = self.error or SpawnerError(_ENDED + self._last_words())

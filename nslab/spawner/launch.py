@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import signal
+import stat
 import termios
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +20,8 @@ from nslab.syscalls import guard
 
 # Python ignores SIGPIPE and SIGXFSZ, the spawner ignores what a terminal sends; a program expects the defaults.
 DEFAULTS = tuple(map(int, (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)))
+_PTMX = os.makedev(5, 2)
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441  # lock or unlock the other end; open it
 _OWN = dict(os.environb)  # the environment of the notebook when it started the spawner, ready for execve
 
 
@@ -77,10 +81,11 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         syscalls.setsid()
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.dup2(context.fds[name], number)
-        if work.terminal:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         for op in work.before:
             op.execute(context)
+        if work.terminal:
+            _be_in_sight(report)
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         report.send("execve", path)
         env = _OWN if work.env is None else work.env
         if work.launched:
@@ -97,6 +102,27 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         os.write(alive, b"!")
     finally:
         os._exit(127)
+
+
+def _be_in_sight(report: Report) -> None:
+    """Where the terminal at 0 to 2 belongs to another devpts than that in sight, and so has no name, replace it by one of that.
+
+    Its master goes to the notebook. Whoever may have put something else there: only a genuine ptmx is taken, and its other
+    end is not looked up by name. The terminal stays what it is where there is none. Source: pts(4), ioctl_tty(2).
+    """
+    with contextlib.suppress(OSError):
+        if os.stat("/dev/pts").st_dev == os.fstat(0).st_dev:
+            return
+        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+        info = os.fstat(master)
+        if not stat.S_ISCHR(info.st_mode) or info.st_rdev != _PTMX:
+            return
+        fcntl.ioctl(master, _TIOCSPTLCK, bytes(4))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        fcntl.ioctl(master, termios.TIOCSWINSZ, fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
+        report.hand_over("terminal", master)
+        for number in range(3):
+            os.dup2(slave, number)
 
 
 def _must_be_executable(path: str) -> None:

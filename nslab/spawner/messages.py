@@ -7,6 +7,7 @@ all that belongs to this request is answered. An answer is (calls made since the
     "wait", (index, pid)     before op number ``index`` of a plan that runs op by op; the answer is any message
     "ready", (work, pid)     every op of the plan is done, and the work (if any) runs: its PID as the new process knows it.
                              ``pid`` is that of the process itself, 0 when the spawner tells it
+    "terminal", 0            before "ready", with the master of a terminal that the work has opened where it is
     "failed", exception      an op or the start of the work failed; nothing of it is left
     "exit", status           the work ended, with a wait status
     "gone", status           from the spawner, and the last: the process is gone, and all below it
