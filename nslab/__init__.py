@@ -12,6 +12,7 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     namespaces            handles, and a process to steer by hand
     container             run, Container, Stepper
     render                pictures
+    topology              networks on paper, worked out
     machines              what this machine allows
     magics cli            %ns and %%ns; the command line
 

@@ -4,7 +4,8 @@ Every picture is a Picture: graphviz source, with the same said in text. Drawn b
 it, shown as text where not; never a traceback.
 """
 
+from nslab.render.layout import draw_layout
 from nslab.render.namespace_map import draw
 from nslab.render.picture import Picture
 
-__all__ = ["Picture", "draw"]
+__all__ = ["Picture", "draw", "draw_layout"]

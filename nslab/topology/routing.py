@@ -1,0 +1,92 @@
+"""Static routes by the shortest paths through the whole topology, as far as routers lead. Hosts do not forward.
+
+A path is as long as the number of routers on it. Of paths of equal length the one whose first interface, then whose first
+router was named first counts, so that the routes come out the same each time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nslab.model import Route
+
+if TYPE_CHECKING:
+    from nslab.topology.resolving import End, Segment
+
+ALL = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def routes(roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str]) -> dict[str, tuple[Route, ...]]:
+    """The routes of every host and router, IPv4 first. A host has a default route, and others only where that leads astray."""
+    made: dict[str, list[Route]] = {name: [] for name, role in roles.items() if role != "switch"}
+    for version in (4, 6):
+        there = [segment for segment in segments if version in segment.subnets]
+        for name, found in _family(version, roles, there, names).items():
+            made[name] += found
+    return {name: tuple(found) for name, found in made.items()}
+
+
+def _family(
+    version: int, roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str]
+) -> dict[str, list[Route]]:
+    routers = [[end for end in segment.ends if roles[end[1]] == "router"] for segment in segments]
+    if not any(routers):
+        return {}
+    ways = _ways(version, segments, routers, names)
+    away = _distances(segments, routers)
+    made = {}
+    for name, (own, steps) in ways.items():
+        if not steps:
+            continue
+        if roles[name] == "host" and len({(via, interface) for _, via, interface in steps}) == 1:
+            made[name] = [Route(ALL[version], steps[0][1], steps[0][2])]  # there is but one way out, wherever it leads
+            continue
+        found = []
+        for number, segment in enumerate(segments):
+            reaching = [step for step in steps if step[0] in away[number]]
+            if number not in own and reaching:
+                _, via, interface = min(reaching, key=lambda step: away[number][step[0]])  # the first of those equally short
+                found.append(Route(str(segment.subnets[version]), via, interface))
+        made[name] = _with_default(version, found) if roles[name] == "host" else found
+    return made
+
+
+def _ways(
+    version: int, segments: Sequence[Segment], routers: Sequence[Sequence[End]], names: Mapping[End, str]
+) -> dict[str, tuple[set[int], list[tuple[str, str, str]]]]:
+    """For each node the numbers of its own segments, and the steps from it: a router, its address there, the way to it."""
+    ends = sorted((end, number) for number, segment in enumerate(segments) for end in segment.ends)
+    found: dict[str, tuple[set[int], list[tuple[str, str, str]]]] = {}
+    for end, number in ends:
+        own, steps = found.setdefault(end[1], (set(), []))
+        own.add(number)
+        for router in routers[number]:
+            if router[1] != end[1]:
+                address = next(each for each in segments[number].addresses[router] if each.version == version)
+                steps.append((router[1], str(address.ip), names[end]))
+    return found
+
+
+def _distances(segments: Sequence[Segment], routers: Sequence[Sequence[End]]) -> list[dict[str, int]]:
+    """For each segment the routers from which it can be reached, and how many segments lie before it."""
+    import networkx
+
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(len(segments)))
+    graph.add_edges_from((number, name) for number, ends in enumerate(routers) for _, name in ends)
+    found = []
+    for number in range(len(segments)):
+        lengths = networkx.single_source_shortest_path_length(graph, number)
+        found.append({node: length for node, length in lengths.items() if isinstance(node, str)})
+    return found
+
+
+def _with_default(version: int, found: list[Route]) -> list[Route]:
+    """The most frequent way as the default, and the others as they are."""
+    if not found:
+        return []
+    (via, interface), _ = Counter((route.via, route.interface) for route in found).most_common(1)[0]
+    default = Route(ALL[version], via, interface)
+    return [default, *(route for route in found if (route.via, route.interface) != (via, interface))]

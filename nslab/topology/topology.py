@@ -1,0 +1,254 @@
+"""Topology: nodes and links, as they are named one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from nslab.errors import NslabError, SpecError
+from nslab.model import Layout, limits
+from nslab.ops import spec
+from nslab.topology import resolving, shapes, values
+
+if TYPE_CHECKING:
+    import networkx
+
+    from nslab.render import Picture
+
+ROLES = ("host", "router", "switch")
+
+
+class Node:
+    """A node of a topology: a host, a router (it forwards) or a switch (a bridge, without addresses)."""
+
+    def __init__(self, topology: Topology, name: str, role: str):
+        self.topology = topology
+        self.name = name
+        self.role = role
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<Node {self.role} {self.name}>"
+
+
+class Link:
+    """A link between two nodes, as it was asked for; ``Topology.resolve`` works out the rest."""
+
+    def __init__(
+        self, ends: tuple[Node, Node], subnets: tuple[values.Subnet, ...], addresses: Mapping[str, tuple[str, ...]],
+        names: Mapping[str, str], rate: int, delay: int, loss: float,
+    ):  # fmt: skip
+        self.ends = ends
+        self.subnets = subnets
+        self.addresses = addresses
+        self.names = names
+        self.rate = rate
+        self.delay = delay
+        self.loss = loss
+
+    def options(self) -> dict[str, Any]:
+        """The keywords of ``Topology.link`` that ask for the same."""
+        subnets = tuple(map(str, self.subnets))
+        addresses = {node: texts[0] if len(texts) == 1 else texts for node, texts in self.addresses.items()}
+        asked = {
+            "subnet": subnets[0] if len(subnets) == 1 else subnets, "addresses": addresses, "names": dict(self.names),
+            **limits(self.rate, self.delay, self.loss),
+        }  # fmt: skip
+        return {key: value for key, value in asked.items() if value}
+
+    def __str__(self) -> str:
+        return f"link {self.ends[0]}--{self.ends[1]}"
+
+    def __repr__(self) -> str:
+        return f"<{self}{''.join(f' {key}={value!r}' for key, value in self.options().items())}>"
+
+
+class Topology:
+    """A network on paper: nodes and the links between them.
+
+    Nothing is made, and nothing is checked against the rest, before ``resolve()``: what cannot be is a SpecError that names
+    the node or the link. ``ipv6=False`` leaves the links that have no subnet given without IPv6 addresses.
+    """
+
+    def __init__(self, name: str = "", *, ipv6: bool = True):
+        self.name = spec.text("name", name)
+        self.ipv6 = bool(ipv6)
+        self.nodes: dict[str, Node] = {}
+        self.links: list[Link] = []
+
+    # -- shapes ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def single(cls, hosts: int, *, name: str = "single") -> Topology:
+        """One switch, s1, and so many hosts on it, h1, h2, ..."""
+        return shapes.single(cls(name), hosts)
+
+    @classmethod
+    def linear(cls, switches: int, *, name: str = "linear") -> Topology:
+        """Switches s1, s2, ... in a row, each with one host: one segment."""
+        return shapes.linear(cls(name), switches)
+
+    @classmethod
+    def ring(cls, routers: int, *, name: str = "ring") -> Topology:
+        """Routers r1, r2, ... in a ring, at least three, each with one host."""
+        return shapes.ring(cls(name), routers)
+
+    @classmethod
+    def tree(cls, *, depth: int, fanout: int, name: str = "tree") -> Topology:
+        """A tree of switches, ``depth`` levels of them, below each ``fanout`` others or, at the lowest level, hosts."""
+        return shapes.tree(cls(name), depth, fanout)
+
+    @classmethod
+    def star(cls, hosts: int, *, name: str = "star") -> Topology:
+        """One router, r1, and so many hosts around it, each on a subnet of its own."""
+        return shapes.star(cls(name), hosts)
+
+    @classmethod
+    def from_graph(cls, graph: networkx.Graph[Any], *, name: str = "") -> Topology:
+        """Any networkx graph: what has one neighbour is a host, all else a router, but where the node says ``role="switch"``.
+
+        A node is named as in the graph, a number N as "nN". The attributes subnet, addresses, names, rate, delay and loss of an
+        edge are the options of its link.
+        """
+        return shapes.from_graph(cls(name or str(graph.name)), graph)
+
+    # -- nodes and links ------------------------------------------------------------------------------------------------
+
+    def host(self, name: str) -> Node:
+        """A node that does not forward; what is not on its own subnets it sends to a router, if there is one."""
+        return self._node(name, "host")
+
+    def router(self, name: str) -> Node:
+        """A node that forwards, IPv4 and IPv6, by the shortest paths of the whole topology."""
+        return self._node(name, "router")
+
+    def switch(self, name: str) -> Node:
+        """A learning bridge without addresses, of at most 1,023 ports. There is no spanning tree, so no loop of switches."""
+        return self._node(name, "switch")
+
+    def _node(self, name: str, role: str) -> Node:
+        values.node(name)
+        for other in self.nodes:
+            if other.casefold() == name.casefold():
+                what = "is there already" if other == name else f"is {other!r} to a resolver, which does not tell case apart"
+                raise SpecError(f"node {name!r}", what)
+        self.nodes[name] = node = Node(self, name, role)
+        return node
+
+    def link(
+        self, a: Node | str, b: Node | str, *, subnet: str | Iterable[str] | None = None,
+        addresses: Mapping[Node | str, str | Iterable[str]] | None = None, names: Mapping[Node | str, str] | None = None,
+        rate: str | None = None, delay: str | None = None, loss: str | None = None,
+    ) -> Link:  # fmt: skip
+        """Link two nodes of this topology.
+
+        ``subnet`` is "10.0.1.0/24", or one for IPv4 and one for IPv6: the segment has these and no other; without, it gets one
+        of each. ``addresses`` are those of an end by its node, {"a": "10.0.1.5"} or several: the first is the one that its name
+        stands for, the others are aliases; without, each end gets one in each subnet. ``names`` are the names of the
+        interfaces, {"a": "uplink"}; without, they are eth0, eth1, ... and on a switch its name and a number, "s1-1".
+
+        ``rate`` ("10mbit"), ``delay`` ("5ms") and ``loss`` ("1%") hold for what leaves either end.
+        """
+        ends = (self._member(a), self._member(b))
+        where = f"link {ends[0]}--{ends[1]}"
+        if ends[0] is ends[1]:
+            raise SpecError(where, "leads from a node to itself")
+        texts = (subnet,) if isinstance(subnet, str) else tuple(subnet or ())
+        subnets = tuple(values.subnet(where, text) for text in texts)
+        if len({each.version for each in subnets}) < len(subnets):
+            raise SpecError(where, f"has more than one IPv4 or IPv6 subnet: {', '.join(map(str, subnets))}")
+        chosen = {
+            self._end(where, "addresses", key, ends): (texts,) if isinstance(texts, str) else tuple(map(str, texts))
+            for key, texts in (addresses or {}).items()
+        }
+        for node, given in chosen.items():
+            if self.nodes[node].role == "switch":
+                raise SpecError(where, f"addresses: the port of switch {node} has none")
+            for text in given:
+                values.address(where, text)
+        named = {
+            self._end(where, "names", key, ends): values.interface(f"{where}, names", name)
+            for key, name in (names or {}).items()
+        }
+        link = Link(
+            ends, subnets, chosen, named, values.rate(where, rate) if rate is not None else 0,
+            values.delay(where, delay) if delay is not None else 0, values.loss(where, loss) if loss is not None else 0.0,
+        )  # fmt: skip
+        self.links.append(link)
+        return link
+
+    def _member(self, node: Node | str) -> Node:
+        name = node.name if isinstance(node, Node) else node
+        if isinstance(node, Node) and node.topology is not self:
+            raise SpecError(f"node {name!r}", "belongs to another topology")
+        return self[name]
+
+    def _end(self, where: str, argument: str, key: Node | str, ends: tuple[Node, Node]) -> str:
+        node = self._member(key)
+        if node not in ends:
+            raise SpecError(where, f"{argument}: {node} is not an end of it")
+        return node.name
+
+    def __getitem__(self, name: str) -> Node:
+        """The node of this name: ``lab["h1"]``."""
+        try:
+            return self.nodes[name]
+        except (KeyError, TypeError):
+            raise SpecError(f"node {name!r}", "is not in this topology") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nodes
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    # -- what it comes to -----------------------------------------------------------------------------------------------
+
+    def resolve(self) -> Layout:
+        """All that was left open worked out, always in the same way; SpecError naming the node or link that cannot be."""
+        return resolving.resolve(self)
+
+    def draw(self, *, title: str = "") -> Picture:
+        """Its picture."""
+        from nslab import render
+
+        return render.draw_layout(self.resolve(), title)
+
+    def to_python(self) -> str:
+        """The code that makes it again."""
+        arguments = [repr(self.name)] if self.name else []
+        arguments += [] if self.ipv6 else ["ipv6=False"]
+        lines = ["import nslab", "", f"lab = nslab.Topology({', '.join(arguments)})"]
+        lines += [f"lab.{node.role}({node.name!r})" for node in self]
+        for link in self.links:
+            words = [repr(end.name) for end in link.ends]
+            words += [f"{key}={value!r}" for key, value in link.options().items()]
+            lines.append(f"lab.link({', '.join(words)})")
+        return "\n".join(lines) + "\n"
+
+    def __repr__(self) -> str:
+        counts = [sum(node.role == role for node in self) for role in ROLES]
+        parts = [_counted(role, count) for role, count in zip(ROLES, counts, strict=True) if count]
+        return f"<Topology {self.name!r}: {', '.join([*parts, _counted('link', len(self.links))])}>"
+
+    def __str__(self) -> str:
+        return str(self.resolve())
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        head = repr(self)
+        try:
+            shown = self.resolve()._repr_mimebundle_()
+        except NslabError as error:  # a cell may end with one that is not finished
+            shown = {"text/plain": str(error), "text/html": f"<div>{escape(str(error))}</div>"}
+        return {"text/plain": f"{head}\n{shown['text/plain']}", "text/html": f"<div>{escape(head)}</div>{shown['text/html']}"}
+
+
+def _counted(word: str, count: int) -> str:
+    plural = "es" if word == "switch" else "s"
+    return f"{count} {word}{'' if count == 1 else plural}"
