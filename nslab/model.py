@@ -278,7 +278,7 @@ class LinkLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class StaticRoute:
     """To ``target`` ("10.0.2.0/24", or "0.0.0.0/0" and "::/0" for all the rest) by way of the address ``via``."""
 
     target: str
@@ -293,7 +293,7 @@ class Layout:
     name: str
     nodes: Mapping[str, str]
     links: tuple[LinkLayout, ...]
-    routes: Mapping[str, tuple[Route, ...]]
+    routes: Mapping[str, tuple[StaticRoute, ...]]
 
     def endpoints(self, node: str) -> tuple[Endpoint, ...]:
         """The interfaces of a node, in the order in which its links were named."""

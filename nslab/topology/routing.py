@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nslab.model import Route
+from nslab.model import StaticRoute
 
 if TYPE_CHECKING:
     from nslab.topology.resolving import End, Segment
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 ALL = {4: "0.0.0.0/0", 6: "::/0"}
 
 
-def routes(roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str]) -> dict[str, tuple[Route, ...]]:
+def routes(
+    roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str]
+) -> dict[str, tuple[StaticRoute, ...]]:
     """The routes of every host and router, IPv4 first. A host has a default route, and others only where that leads astray."""
-    made: dict[str, list[Route]] = {name: [] for name, role in roles.items() if role != "switch"}
+    made: dict[str, list[StaticRoute]] = {name: [] for name, role in roles.items() if role != "switch"}
     for version in (4, 6):
         there = [segment for segment in segments if version in segment.subnets]
         for name, found in _family(version, roles, there, names).items():
@@ -30,7 +32,7 @@ def routes(roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping
 
 def _family(
     version: int, roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str]
-) -> dict[str, list[Route]]:
+) -> dict[str, list[StaticRoute]]:
     routers = [[end for end in segment.ends if roles[end[1]] == "router"] for segment in segments]
     if not any(routers):
         return {}
@@ -41,14 +43,14 @@ def _family(
         if not steps:
             continue
         if roles[name] == "host" and len({(via, interface) for _, via, interface in steps}) == 1:
-            made[name] = [Route(ALL[version], steps[0][1], steps[0][2])]  # there is but one way out, wherever it leads
+            made[name] = [StaticRoute(ALL[version], steps[0][1], steps[0][2])]  # there is but one way out, wherever it leads
             continue
         found = []
         for number, segment in enumerate(segments):
             reaching = [step for step in steps if step[0] in away[number]]
             if number not in own and reaching:
                 _, via, interface = min(reaching, key=lambda step: away[number][step[0]])  # the first of those equally short
-                found.append(Route(str(segment.subnets[version]), via, interface))
+                found.append(StaticRoute(str(segment.subnets[version]), via, interface))
         made[name] = _with_default(version, found) if roles[name] == "host" else found
     return made
 
@@ -83,10 +85,10 @@ def _distances(segments: Sequence[Segment], routers: Sequence[Sequence[End]]) ->
     return found
 
 
-def _with_default(version: int, found: list[Route]) -> list[Route]:
+def _with_default(version: int, found: list[StaticRoute]) -> list[StaticRoute]:
     """The most frequent way as the default, and the others as they are."""
     if not found:
         return []
     (via, interface), _ = Counter((route.via, route.interface) for route in found).most_common(1)[0]
-    default = Route(ALL[version], via, interface)
+    default = StaticRoute(ALL[version], via, interface)
     return [default, *(route for route in found if (route.via, route.interface) != (via, interface))]
