@@ -16,9 +16,12 @@ Everything but SyscallError is raised before or after the kernel was asked, neve
 from __future__ import annotations
 
 import errno as _errno
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+_SCREENFUL = 12  # steps in a row that a message tells one by one
 
 
 class NslabError(Exception):
@@ -93,8 +96,23 @@ class SyscallError(NslabError, OSError):
             lines[0] += f" ({os.strerror(self.errno or 0)})"
         if self.steps:
             lines.append(f"  done before it, and undone since ({len(self.steps)}):")
-            lines += [f"    {step}" for step in self.steps]
+            lines += [f"    {line}" for line in _told(self.steps)]
         return "\n".join(lines)
+
+
+def _told(steps: Sequence[Any]) -> Iterator[str]:
+    """A line for each step that was asked for; implied ones in a row with the same reason are one line."""
+    for why, group in itertools.groupby(steps, key=lambda step: step.implied):
+        row = list(group)
+        if why and len(row) > 1:
+            names = ", ".join(dict.fromkeys(step.call for step in row))
+            yield f"and {len(row)} implied steps: {why} ({names})"
+        elif len(row) > _SCREENFUL:
+            yield from map(str, row[: _SCREENFUL // 2])
+            yield f"and {len(row) - _SCREENFUL} more"
+            yield from map(str, row[-_SCREENFUL // 2 :])
+        else:
+            yield from map(str, row)
 
 
 class DeadNamespace(NslabError):

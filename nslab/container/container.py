@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -21,7 +21,7 @@ from nslab.container.mounts import MountRequest
 from nslab.container.pausing import Frozen, Stopped
 from nslab.container.plans import Request
 from nslab.container.waiting import Condition
-from nslab.errors import CommandTimeout, DeadNamespace, SpecError, SyscallError, Unavailable
+from nslab.errors import CommandTimeout, DeadNamespace, NslabError, SpecError, SyscallError, Unavailable
 from nslab.model import KINDS, Capabilities, Membership, NamespaceMap
 from nslab.namespaces import handle, joining, privilege, running, steered
 from nslab.namespaces.clocks import Clocks, read_clocks
@@ -77,14 +77,17 @@ def run(
     }  # fmt: skip
     if hardened:
         running.checked(input, timeout, stream, max_output)
-        plans.work(command, env=env, cwd=cwd, user=user, rootfs=request.rootfs)
+        plans.work(command, env=env, cwd=cwd, user=user, rootfs=request.rootfs, mounted=True)
         with Container._of(request) as container:
             return container._run(container._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
     spawner = ensure()
     cgroup = request.cgroup(spawner)
     elsewhere = request.rootfs or "mnt" in request.join
     folder = _folder(cwd, "/", "/") if elsewhere else _folder(cwd, os.getcwd(), spawner.cwd)
-    work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, rootfs=request.rootfs, joined=request.join)
+    work = plans.work(
+        command, env=env, cwd=folder, user=user, tty=tty, rootfs=request.rootfs, joined=request.join,
+        mounted=bool(request.mounts),
+    )  # fmt: skip
     way = request.way(spawner)
     ops = request.ops(way, cgroup)
     work = privilege.fit(work, ops)
@@ -217,7 +220,7 @@ class Container:
         return self._run(self._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
 
     def _run(self, work: Execute, options: Mapping[str, Any]) -> Result:
-        with record(self.trace):
+        with self._recorded():
             result = running.complete(lambda fds: self._enter(work, fds), work.argv, lone=False, **options)
         self._script.commands.append(work)
         return result
@@ -228,12 +231,12 @@ class Container:
     ) -> Running:  # fmt: skip
         """Start a command inside and return at once: a handle with pid, pid_inside, wait(), kill(), stdout, ..."""
         work = self._work(command, env=env, cwd=cwd, user=user)
-        with record(self.trace):
+        with self._recorded():
             return Running(lambda fds: self._enter(work, fds), work.argv, stdin=stdin)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a Python function inside, in a process of its own, and return its value; its exception is raised here."""
-        with record(self.trace):
+        with self._recorded():
             return self._call(function, args, kwargs)
 
     def _call(
@@ -300,6 +303,7 @@ class Container:
     def _work(self, command: spec.Command, *, cwd: spec.Folder | None, **options: Any) -> Execute:
         """A command begins where this process is, or at the root of the container's own mount table."""
         places: dict[str, Any] = {"cwd": self._begins(cwd), "rootfs": self._request.rootfs, "joined": self.joined}
+        places["mounted"] = "mnt" in self._members
         work = privilege.fit(plans.work(command, **places, **options), self._plan.ops)
         return replace(work, before=self._request.confinement(work.before)) if self._request.hardened else work
 
@@ -311,7 +315,7 @@ class Container:
             raise SpecError("run", "the container is paused; resume() lets it go on, and others enter")
         pidfd = self._child.pidfd
         if pidfd is None or pidfd.readable():
-            raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
+            raise self._dead()
         ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops), self._cgroup)
         if self._request.hardened:  # in the process that starts it, which is in sight of those inside
             ops += work.before if isinstance(work, Execute) else self._request.confinement()
@@ -360,7 +364,22 @@ class Container:
 
     def _must_live(self) -> None:
         if not self.alive:
-            raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
+            raise self._dead()
+
+    def _dead(self) -> DeadNamespace:
+        return DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """What is done in it belongs to its trace; an end of its init meanwhile names it."""
+        try:
+            with record(self.trace):
+                yield
+        except NslabError as error:
+            pidfd = self._child.pidfd
+            if type(error) not in (NslabError, DeadNamespace) or (pidfd and not pidfd.readable(0.1)):
+                raise
+            raise self._dead() from None
 
     def membership(self) -> Membership:
         """What a picture shows of it."""

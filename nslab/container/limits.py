@@ -32,14 +32,14 @@ def checked(limits: Mapping[str, Any] | None) -> dict[str, tuple[str, str]]:
     rules = {"pids": _pids, "memory": _memory, "cpu": _cpu}
     for name in limits:
         if name not in rules:
-            raise SpecError("limits", f"{name!r} is none of {', '.join(rules)}")
+            raise SpecError("limits", f"{name!r} is none of {', '.join(rules)}{spec.guess(name, rules)}")
     return {name: rules[name](limits[name]) for name in rules if name in limits}
 
 
 def _pids(value: Any) -> tuple[str, str]:
-    if isinstance(value, bool):
-        raise SpecError("limits", f"pids is a whole number, not {value!r}")
-    return "pids.max", str(spec.number("limits", value, 3, 1 << 22))  # init, a supervisor, and a command
+    if isinstance(value, bool) or not isinstance(value, int) or not 3 <= value <= 1 << 22:
+        raise SpecError("limits", f"pids is a whole number from 3 (init, a supervisor, a command) to {1 << 22}, not {value!r}")
+    return "pids.max", str(value)
 
 
 def _memory(value: Any) -> tuple[str, str]:

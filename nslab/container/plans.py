@@ -226,15 +226,21 @@ def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None, cgroup: InCg
 
 def work(
     command: spec.Command, *, env: Mapping[str, str] | None, cwd: spec.Folder | None, user: str | int | None, tty: bool = False,
-    rootfs: Root | None = None, joined: Collection[str] = (),
+    rootfs: Root | None = None, joined: Collection[str] = (), mounted: bool = False,
 ) -> Execute:  # fmt: skip
-    """A command, checked: who, where and with which environment it is to be run; that it exists, among the machine's files."""
+    """A command, checked: who, where and with which environment it is to be run; that it exists, among the machine's files.
+
+    ``mounted``: there may be other folders than the machine's, though no root filesystem.
+    """
     words = spec.argv(command)
     environment = spec.environment(env)
     if cwd is not None:
         cwd = spec.working_directory("cwd", cwd)
     if rootfs is None and "mnt" not in joined:
+        if cwd is not None and not mounted:
+            spec.folder_there("cwd", cwd)
         spec.program(words, environment, cwd)
     elif rootfs and isinstance(user, str) and not rootfs.is_machine:
         raise SpecError("user", "must be a number where the root filesystem is not the machine's, whose names are others")
-    return Execute(words, environment, cwd, (privilege.identity(user),) if user is not None else (), tty)
+    before = (privilege.identity(user),) if user is not None else ()
+    return Execute(words, environment, cwd, before, tty, root=rootfs.name if rootfs and not rootfs.is_machine else "")

@@ -54,6 +54,11 @@ class Root:
     layers: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return self.kind if self.kind == "busybox" else self.path
+
+    @property
     def is_machine(self) -> bool:
         """Whether programs are where they are on the machine."""
         return self.path == "/"
@@ -73,7 +78,9 @@ def checked(rootfs: spec.Folder | None, kinds: tuple[str, ...]) -> Root | None:
     path = os.path.abspath(name)
     if not os.path.exists(path):
         raise SpecError(
-            "rootfs", f"there is no {path}; it is 'machine', 'busybox', a folder, a tar file, or an OCI image layout"
+            "rootfs",
+            f"there is no {path}; it is 'machine', 'busybox', a folder, a tar file, or an OCI image layout"
+            f"{spec.guess(name, ('machine', 'busybox'))}",
         )
     if os.path.isdir(path):
         if os.path.isfile(f"{path}/oci-layout"):

@@ -16,6 +16,8 @@ from errno import (
     EDQUOT,
     EEXIST,
     EINVAL,
+    EISDIR,
+    ELOOP,
     ENAMETOOLONG,
     ENODEV,
     ENOENT,
@@ -65,8 +67,12 @@ def _threads(kinds: str, rule: str) -> str:
     )
 
 
-def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), **_: Any) -> str:
-    """unshare and clone3."""
+def _unshare(errno: int, **facts: Any) -> str:
+    return _new(errno, verb="unshare", **facts)
+
+
+def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), verb: str = "fork", **_: Any) -> str:
+    """unshare and clone3; ``verb`` is the method of a steered process that makes the call."""
     kinds = _kinds(flags)
     if set_tid and (hint := _chosen(errno, kinds, set_tid)):
         return hint
@@ -103,8 +109,8 @@ def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), **_: Any) -> s
     if errno == EPERM and kinds:
         return (
             f"a new namespace of kind {', '.join(kinds)} needs CAP_SYS_ADMIN in the caller's user namespace, and the caller "
-            f"(uid {os.geteuid()}) lacks it.\nwhat to do: ask for a user namespace in the same call (isolate='user ...'): its "
-            "creator holds every capability inside. user_namespaces(7)"
+            f"(uid {os.geteuid()}) lacks it.\nwhat to do: ask for a user namespace in the same call, whose creator holds "
+            f"every capability inside: {verb}('user {' '.join(kinds)}'), isolate='user {' '.join(kinds)}'. user_namespaces(7)"
         )
     if errno == EINVAL and "time" in kinds:
         return "clone3 with CLONE_NEWTIME and CLONE_VM do not go together. time_namespaces(7)"
@@ -294,7 +300,11 @@ def _write(errno: int, path: str = "", text: str = "", **facts: Any) -> str:
         )
     if name == "timens_offsets" and errno == EPERM:
         return "offsets need CAP_SYS_TIME in the user namespace that owns the time namespace. time_namespaces(7)"
-    return _sysctl(errno, path) if path.startswith("/proc/sys/") else ""
+    return _sysctl(errno, path) if path.startswith("/proc/sys/") else _path(errno, path)
+
+
+def _read(errno: int, path: str = "", **_: Any) -> str:
+    return _sysctl(errno, path) if path.startswith("/proc/sys/") and errno == ENOENT else _path(errno, path)
 
 
 def _sysctl(errno: int, path: str) -> str:
@@ -418,15 +428,26 @@ def _setgroups(errno: int, **_: Any) -> str:
 
 def _setid(errno: int, **_: Any) -> str:
     if errno == EINVAL:
-        return "that id is not mapped in this user namespace: see /proc/self/uid_map and gid_map. user_namespaces(7)"
+        return (
+            "that id is not mapped in this user namespace: see /proc/self/uid_map and gid_map.\n"
+            "what to do: map it when the user namespace is made: uid_map='subordinate', or lines. user_namespaces(7)"
+        )
     return "changing to another id needs CAP_SETUID or CAP_SETGID in this user namespace." if errno == EPERM else ""
 
 
-def _execve(errno: int, path: str = "", **_: Any) -> str:
+def _execve(errno: int, path: str = "", root: str = "", **_: Any) -> str:
+    where = f"in the root filesystem {root}" if root else "here"
+    if errno == ENOENT and os.path.exists(path):
+        return f"{path!r} is {where}, but not the interpreter (after #!) or loader (ld.so) that it names."
     if errno == ENOENT:
-        return f"there is no program {path!r} here, or the interpreter or loader that it names is missing."
+        return f"there is no program {path!r} {where}{'' if '/' in path else ', in no folder of PATH'}."
+    if errno == EACCES and os.path.isdir(path):
+        return f"{path!r} is a folder, not a program."
     if errno == EACCES:
-        return f"{path!r} is not an executable file, or lies on a mount with noexec."
+        return (
+            f"{path!r} is not an executable file, or lies on a mount with noexec.\n"
+            f"what to do: chmod +x, or name the program that reads it: ['sh', {path!r}]."
+        )
     if errno == ENOEXEC:
         return f"{path!r} is neither a binary for this machine nor a script that begins with #!."
     if errno == ENAMETOOLONG:
@@ -434,6 +455,40 @@ def _execve(errno: int, path: str = "", **_: Any) -> str:
     if errno == EAGAIN:
         return TOO_MANY
     return _dead_init() if errno == ENOMEM else ""
+
+
+def _path(errno: int, path: str = "", root: str = "", option: str = "", **_: Any) -> str:
+    """What a path of a file or folder runs into."""
+    where = f"in the root filesystem {root}" if root else "as this process sees the files"
+    todo = f"\nwhat to do: {option}= a folder that is there, or make it first." if option else ""
+    if errno == ENOENT and not os.path.lexists(path):
+        parent = path
+        while parent not in ("", "/") and not os.path.exists(parent):
+            parent = os.path.dirname(parent)
+        return f"there is no {path} {where}; of its parents {parent or '.'} is the last that is there.{todo}"
+    if errno == ENOENT:
+        return f"{path} is a symlink to {os.readlink(path)}, which is not there {where}.{todo}"
+    if errno == ENOTDIR:
+        file = path
+        while file not in ("", "/") and not os.path.exists(file):
+            file = os.path.dirname(file)
+        return f"{file} is a file {where}, not a folder.{todo}"
+    if errno == EISDIR:
+        return f"{path} is a folder, not a file.\nwhat to do: name a file in it; ls {path} shows them."
+    if errno == ELOOP:
+        return f"{path} leads through more than 40 symlinks, or in a circle. path_resolution(7)"
+    if errno == EACCES:
+        return f"uid {os.geteuid()} of this user namespace may not go there: see the permissions of each folder in {path}."
+    return ""
+
+
+def _chroot(errno: int, **facts: Any) -> str:
+    if errno == EPERM:
+        return (
+            "chroot needs CAP_SYS_CHROOT in the caller's user namespace.\n"
+            "what to do: unshare('user') first: its creator holds every capability inside. chroot(2)"
+        )
+    return _path(errno, **facts)
 
 
 def _fork(errno: int, **_: Any) -> str:
@@ -458,13 +513,16 @@ def _seccomp(errno: int, **_: Any) -> str:
 
 
 _RULES: dict[str, Callable[..., str]] = {
-    "unshare": _new,
+    "unshare": _unshare,
     "clone3": _new,
     "clone": _new,
     "setns": _setns,
     "sethostname": _sethostname,
     "setdomainname": _sethostname,
     "write": _write,
+    "read": _read,
+    "chdir": _path,
+    "chroot": _chroot,
     "mount": _mount,
     "umount2": _umount,
     "pivot_root": _pivot_root,

@@ -123,6 +123,8 @@ def _work(
     if cwd is not None:
         begins = os.path.join(here, spec.working_directory("cwd", cwd))
     if "mnt" not in targets:
+        if cwd is not None and begins is not None:
+            spec.folder_there("cwd", begins)
         spec.program(words, environment, begins)
     return Execute(words, environment, begins, (privilege.identity(user),) if user is not None else (), tty)
 

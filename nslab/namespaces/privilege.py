@@ -16,7 +16,7 @@ from typing import Any
 from nslab import procfs
 from nslab.errors import SpecError, SyscallError
 from nslab.model import IdRange
-from nslab.ops import BecomeRoot, Borrow, Execute, IdMaps, NewNamespaces, Op, Plan, SetIds
+from nslab.ops import BecomeRoot, Borrow, Execute, IdMaps, Join, NewNamespaces, Op, Plan, SetIds, Setns
 from nslab.ops.spec import MAX_ID, id_ranges
 from nslab.spawner import Spawner
 
@@ -133,11 +133,28 @@ def _translate(argument: str, which: str, line: IdRange, around: tuple[IdRange, 
 
 
 def fit(work: Execute, ops: tuple[Op, ...]) -> Execute:
-    """The same work; its script leaves the groups alone where setgroups(2) is denied after these ops."""
+    """The same work; its script leaves the groups alone where setgroups(2) is denied after these ops.
+
+    SpecError for a user who is in no line of the maps that are made by these ops.
+    """
     maps = maps_of(ops)
+    for op in work.before:
+        if isinstance(op, SetIds) and maps and not any(isinstance(op, Join | Setns) for op in ops):
+            _must_be_mapped(op, maps)
     if not work.before or not maps or maps.setgroups != "deny":
         return work
     return replace(work, before=tuple(replace(op, denied=True) if isinstance(op, SetIds) else op for op in work.before))
+
+
+def _must_be_mapped(ids: SetIds, maps: IdMaps) -> None:
+    for which, number, ranges in (("uid", ids.uid, maps.uid), ("gid", ids.gid, maps.gid)):
+        if not any(0 <= number - line.inside < line.count for line in ranges):
+            raise SpecError(
+                "user",
+                f"{which} {number} is in no line of the id map, so it is nobody inside "
+                f"({'; '.join(' '.join(map(str, line)) for line in ranges)}: inside, outside, count).\n"
+                "what to do: isolate='user ...' with uid_map='subordinate', which maps a whole range, or lines with that id.",
+            )
 
 
 def maps_of(ops: tuple[Op, ...]) -> IdMaps | None:

@@ -105,6 +105,7 @@ class Execute:
     before: tuple[Op, ...] = ()
     terminal: bool = False
     launched: bool = False
+    root: str = ""  # the root filesystem that it is looked up in, for a message; "" for the machine's own
 
     def shell(self) -> str:
         """One line; text for sh stands in parentheses as it is, without another layer of quotes, where it can."""

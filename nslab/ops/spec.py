@@ -7,6 +7,7 @@ import itertools
 import operator
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,10 +36,15 @@ def kinds(isolate: str | Iterable[str], argument: str = "isolate") -> tuple[str,
         return tuple(KINDS)
     for word in words:
         if word not in KINDS:
-            close = difflib.get_close_matches(str(word), KINDS, 1)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
-            raise SpecError(argument, f"{word!r} is no kind of namespace ({', '.join(KINDS)}, or all){guess}")
+            rule = f"{word!r} is no kind of namespace ({', '.join(KINDS)}, or all)"
+            raise SpecError(argument, rule + guess(word, (*KINDS, "all")))
     return tuple(kind for kind in KINDS if kind in words)
+
+
+def guess(word: Any, known: Iterable[str]) -> str:
+    """ "; did you mean ...?" for a word that is nearly one of those that are known, else ""."""
+    close = difflib.get_close_matches(str(word).lower(), known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def hostname(name: str | None, isolated: tuple[str, ...], argument: str = "hostname") -> str | None:
@@ -76,6 +82,19 @@ def working_directory(argument: str, value: Folder) -> str:
     if _MAGIC.match(os.path.normpath(path)):
         raise SpecError(argument, f"{path} is a magic link, which may lead out of a container; give the path itself. proc(5)")
     return path
+
+
+def folder_there(argument: str, path: Folder) -> None:
+    """Refuse a working directory that is not there (for commands that see the machine's own files, /proc apart)."""
+    if os.fspath(path).startswith("/proc/"):
+        return
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise SpecError(argument, f"{path} is a file, not a folder")
+    except (FileNotFoundError, NotADirectoryError):
+        raise SpecError(argument, f"there is no folder {path}") from None
+    except PermissionError:  # whoever runs the command may be allowed to go there
+        return
 
 
 def number(argument: str, value: Any, least: int, most: int) -> int:
@@ -149,6 +168,8 @@ def program(words: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> 
     """Refuse a command that is not there (for commands that see the machine's own files)."""
     name = words[0]
     if "/" in name:
+        if os.path.isdir(os.path.join(cwd or "", name)):
+            raise SpecError("command", f"{name!r} is a folder, not a program")
         found = os.path.isfile(os.path.join(cwd or "", name))
     else:
         path = env.get("PATH", os.defpath)
@@ -194,8 +215,17 @@ def sysctls(values: Mapping[str, int | str] | None, isolated: tuple[str, ...]) -
             raise SpecError("sysctls", f"{name} is of kind {kind}: it needs a namespace of its own (isolate='{kind} ...')")
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise SpecError("sysctls", f"{name} must be a whole number or text, not {value!r}")
+        if not os.path.exists(path) and os.path.isdir("/proc/sys/kernel"):
+            raise SpecError("sysctls", f"there is no {name} on this machine{_near(path, name)}")
         result[path] = text("sysctls", str(value))
     return result
+
+
+def _near(path: str, name: str) -> str:
+    """A guess which sysctl was meant, among those that are there."""
+    above = os.path.dirname(path)
+    names = os.listdir(above) if os.path.isdir(above) else ()
+    return guess(name, [name[: -len(os.path.basename(path))] + each for each in names])
 
 
 def folder(argument: str, path: Folder | None, isolated: tuple[str, ...], needs: tuple[str, ...]) -> str | None:
@@ -226,7 +256,9 @@ def clock(offsets: Mapping[str, float | str] | None, isolated: tuple[str, ...]) 
     result = {}
     for name, offset in offsets.items():
         if name not in CLOCKS:
-            raise SpecError("clock", f"{name!r} has no offset; only {' and '.join(CLOCKS)} have. time_namespaces(7)")
+            raise SpecError(
+                "clock", f"{name!r} has no offset; only {' and '.join(CLOCKS)} have{guess(name, CLOCKS)}. time_namespaces(7)"
+            )
         match = re.fullmatch(r"([+-]?\d+(?:\.\d+)?)\s*([smhd]?)", str(offset).strip())
         if not match:
             raise SpecError("clock", f"{offset!r} is not a number of seconds, nor one with s, m, h or d behind it")

@@ -35,14 +35,14 @@ def plain_signals() -> None:
 def launch(work: Execute, context: Context, report: Report) -> int:
     """Start ``work``; its PID. SyscallError if it cannot."""
     if work.cwd is not None:
-        guard.quietly_chdir(work.cwd)
+        guard.quietly_chdir(work.cwd, work.root)
     env = _OWN if work.env is None else work.env
     path = find(work.argv[0], os.environ if work.env is None else work.env)
     if work.before or work.terminal or work.launched:
         return _by_fork(path, work, context, report)
     streams = (context.fds["stdin"], context.fds["stdout"], context.fds["stderr"])
     try:
-        return syscalls.posix_spawn(path, work.argv, env, spawn_options(streams))
+        return syscalls.posix_spawn(path, work.argv, env, spawn_options(streams), work.root)
     except SyscallError as error:
         if error.name != "EPERM":
             raise
@@ -93,9 +93,10 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
             os.execve(context.fds["launcher"], ("nslab-run", path, *work.argv), env)
         os.execve(path, work.argv, env)
     except OSError as error:
-        report.failed(
-            guard.failure("execve", (path, work.argv), error.errno or 0, path=path) if error.filename == path else error
-        )
+        if error.filename == path:
+            report.failed(guard.failure("execve", (path, work.argv), error.errno or 0, path=path, root=work.root))
+        else:
+            report.failed(error)
         os.write(alive, b"!")
     except BaseException as error:
         report.failed(error)

@@ -73,7 +73,7 @@ def read_file(path: str, limit: int = 1 << 20) -> str:
         with open(path, "rb") as file:
             return os.fsdecode(file.read(limit))
 
-    text: str = invoke("read", (path,), once)
+    text: str = invoke("read", (path,), once, path=path)
     return text
 
 

@@ -175,10 +175,10 @@ def own_command_line() -> None:
         _command_line = (start, end - start)
 
 
-def quietly_chdir(path: str) -> None:
-    """The working directory for a command, which its own step names."""
+def quietly_chdir(path: str, root: str = "") -> None:
+    """The working directory for a command, which its own step names; ``root`` is what a message calls the root filesystem."""
     try:
         os.chdir(path)
         os.getcwd()  # ENOENT for one that the root does not lead to: a symlink led out through /proc (CVE-2024-21626)
     except OSError as error:
-        raise failure("chdir", (path,), error.errno or 0, path=path) from None
+        raise failure("chdir", (path,), error.errno or 0, path=path, root=root, option="cwd") from None

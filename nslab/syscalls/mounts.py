@@ -47,7 +47,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def chroot(path: str) -> None:
     """Change the root directory of the calling process; the working directory stays. Source: chroot(2)."""
     refuse_here("chroot")
-    invoke("chroot", (path,), os.chroot, path)
+    invoke("chroot", (path,), os.chroot, path, path=path)
 
 
 def _bytes(text: str | None) -> bytes | None:

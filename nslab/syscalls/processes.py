@@ -113,17 +113,20 @@ def setsid() -> None:
 
 def chdir(path: str) -> None:
     """Change the working directory. Source: chdir(2)."""
-    invoke("chdir", (path,), os.chdir, path)
+    invoke("chdir", (path,), os.chdir, path, path=path)
 
 
-def posix_spawn(path: str, argv: Sequence[str], env: Mapping[Any, Any], options: Mapping[str, Any] | None = None) -> int:
+def posix_spawn(
+    path: str, argv: Sequence[str], env: Mapping[Any, Any], options: Mapping[str, Any] | None = None, root: str = ""
+) -> int:  # fmt: skip
     """Start a program in a new process and return its PID: the library's vfork and execve in one.
 
-    ``options`` are those of os.posix_spawn. The errno is that of the execve. Source: posix_spawn(3).
+    ``options`` are those of os.posix_spawn; ``root`` is what a message calls the root filesystem. The errno is that of the
+    execve. Source: posix_spawn(3).
     """
     argv = tuple(argv)
     start = partial(os.posix_spawn, path, argv, env, **(options or {}))
-    return int(invoke("posix_spawn", (path, argv), start, path=path))
+    return int(invoke("posix_spawn", (path, argv), start, path=path, root=root))
 
 
 def kill(pid: int, signal: int) -> None:
