@@ -103,7 +103,7 @@ def find(name: str) -> Listed:
         names = ", ".join(sorted({each.name or str(each.pid) for each in everything})) or "none"
         raise SpecError("name", f"there is no container {name!r}; there are: {names}")
     if len(matching) > 1:
-        pids = ", ".join(str(each.pid) for each in matching)
+        pids = ", ".join(map(str, sorted(each.pid for each in matching)))
         raise SpecError("name", f"{len(matching)} containers are called {name!r}; say which by its PID: {pids}")
     return matching[0]
 

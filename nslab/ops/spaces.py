@@ -173,32 +173,40 @@ def merged(ops: tuple[Op, ...]) -> tuple[Op, ...]:
     return ops
 
 
+# Since Linux 6.3 an execve(2) takes a process into the time namespace that its children are to be in.
+_EXECVE_ENTERS = [*map(int, os.uname().release.split("-")[0].split(".")[:2])] >= [6, 3]
+
+
 @dataclass(frozen=True)
 class NewTime(Op):
     """An own time namespace for a process that exists: unshared, its offsets (in ns) written, then entered.
 
-    A process that clone3 puts into a new time namespace is a member at once, and then no offset can be written any more.
+    A process that clone3 puts into a new time namespace is a member at once, and then no offset can be written any more. One
+    whose memory is borrowed cannot enter, but what it starts does, by execve(2).
     """
 
     offsets: Mapping[str, int]
 
     def perform(self, context: Context) -> None:
-        context.own_memory()  # else setns(2) says EUSERS
+        if not _EXECVE_ENTERS:
+            context.own_memory()
         syscalls.unshare(KINDS["time"].flag)
         here = "/proc/self"
         if context.proc >= 0:  # it joined a mount table whose /proc may not know it, and begins at the root of that
             os.fchdir(context.proc)
             here = "self"
         try:
-            self._enter(here)
+            self._enter(here, context.let_go >= 0)
         finally:
             if context.proc >= 0:
                 os.chdir("/")
 
-    def _enter(self, here: str) -> None:
+    def _enter(self, here: str, borrowed: bool) -> None:
         lines = [f"{clock} {offset // 10**9} {offset % 10**9}\n" for clock, offset in self.offsets.items() if offset]
         if lines:
             syscalls.write_file(f"{here}/timens_offsets", "".join(lines))
+        if borrowed:
+            return
         fd = os.open(f"{here}/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
         try:
             syscalls.setns(fd, KINDS["time"].flag)
@@ -233,6 +241,8 @@ class Join(Op):
     enters: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
+        if "time" in self.kinds:
+            context.own_memory()  # else setns(2) says EUSERS
         if self.kinds:
             syscalls.setns(context.fds[self.fd], flags_of(self.kinds))
 

@@ -30,7 +30,7 @@ def send(sock: socket.socket, message: Any, fds: Sequence[int] = (), mark: bytes
 
     ``mark`` is the byte in front of a small message, by which one who passes messages on knows them.
     """
-    payload = mark + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    payload = encoded(message, mark)
     if len(payload) <= LIMIT:
         pass_on(sock, payload, fds)
         return
@@ -53,6 +53,11 @@ def pass_on(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
 def receive(sock: socket.socket) -> tuple[Any, list[int]]:
     """The next message and its descriptors, which the caller owns from now on; EOFError when the other end is gone."""
     return decoded(*take(sock))
+
+
+def encoded(message: Any, mark: bytes = b".") -> bytes:
+    """As send() would send a small message."""
+    return mark + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
 
 
 def decoded(data: bytes, fds: list[int]) -> tuple[Any, list[int]]:

@@ -81,6 +81,7 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         syscalls.setsid()
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.dup2(context.fds[name], number)
+        context.let_go = -1  # a fork has its memory to itself
         for op in work.before:
             op.execute(context)
         if work.terminal:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from nslab.ops import Borrow, Execute, IdMaps, InCgroup, NewNamespaces, NewTime, Op, Unpack
+from nslab.ops import Borrow, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns, Unpack
 
 # What a process needs to have loaded before it begins.
 ENTERS, UNPACKS, TIDIES = 1, 2, 4
@@ -93,7 +93,11 @@ class Start:
         special = not _ANY_STACK or self.stepwise or self.bare or launched or any(isinstance(op, InCgroup) for op in self.ops)
         if way or from_outside or special:
             return b"."
-        returns = self.lone and new is not None and not any(op.enters or isinstance(op, NewTime) for op in self.ops)
+        # A function could leave something in the memory; who enters a time namespace must have it to himself; a terminal stays.
+        alone = any(
+            isinstance(op, Join | Setns) and "time" in (*getattr(op, "kinds", ()), getattr(op, "kind", "")) for op in self.ops
+        )
+        returns = isinstance(self.work, Execute) and not self.work.terminal and not self.stay and not alone
         return bytes([ALONE | RETURNS * returns | self.needs])
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 WHY_FORK = "a process of its own does it, since there is no way back"
 PATIENCE = 5  # ms that a request may wait for the news that its process was made
+QUIET = 2  # ms without a request or an end, after which there is time to make another standby
 
 
 class Server:
@@ -62,7 +63,8 @@ class Server:
         self.bare: dict[int, int] = {}  # the descriptor on which it is answered -> PID, of an init that cannot see it close
         self.becoming: dict[int, int] = {}  # a pipe that ends when such a process executes its program -> its reply descriptor
         self.poller = select.poll()
-        self.standby: Standby | None = None
+        self.standbys: list[Standby] = []  # those that had no request yet first, the oldest in front
+        self.wanted = 1  # so many of them
         self.loaded = 0  # which needs of requests were met before
         self.making: dict[int, Standby] = {}  # by PID, those that took a request and have not said yet which process does it
         self.lending: dict[int, Standby] = {}  # those whose memory is in use, and may come back
@@ -79,10 +81,14 @@ class Server:
         gc.disable()
         for fd in (self.control, self.signals, self.watchdog):
             self.poller.register(fd, select.POLLIN)
-        self.replenish()
         while True:
-            ready = {fd for fd, _ in self.poller.poll(PATIENCE if self.untold else None)}
-            if not ready:
+            there = len(self.standbys) + len(self.making) + len(self.lending)
+            short = there < self.wanted
+            patience = (QUIET if there else 0) if short else PATIENCE if self.untold else None
+            ready = {fd for fd, _ in self.poller.poll(patience)}
+            if not ready and short:
+                self.replenish()
+            elif not ready:
                 self.announce()
             if self.watchdog in ready:
                 break
@@ -114,10 +120,11 @@ class Server:
     # -- by a standby: what needs nothing of the spawner ----------------------------------------------------------------
 
     def replenish(self) -> None:
-        """Have a standby, unless there may be no more processes: then the next request is told so."""
-        if self.standby is None:
-            with contextlib.suppress(SyscallError):
-                self.standby = self.new_standby()
+        """Have one more standby, unless there may be no more processes: then the next request is told so."""
+        try:
+            self.standbys.insert(sum(standby.fresh for standby in self.standbys), self.new_standby())
+        except SyscallError:
+            self.wanted = 0
 
     def new_standby(self) -> Standby:
         mine, theirs = channel.pair()
@@ -134,9 +141,8 @@ class Server:
         if missing := data[0] & ~(ALONE | RETURNS) & ~self.loaded:
             child.get_ready(missing)
             self.loaded |= missing
-            if self.standby:  # which does not have it
-                self.standby.sock.close()
-                self.standby = None
+            while self.standbys:  # which do not have it
+                self.standbys.pop().sock.close()
         try:
             standby = self.given(data, fds)
         except (NslabError, OSError) as error:
@@ -147,8 +153,7 @@ class Server:
             self.children[standby.pid] = reply
             self.making[standby.pid] = standby
             self.poller.register(standby.sock, select.POLLIN)
-            if not data[0] & RETURNS:
-                self.replenish()
+            self.wanted = max(self.wanted, 1 if data[0] & RETURNS else 2)  # what uses one up may come before a run
         finally:
             for fd in fds[1:]:
                 os.close(fd)
@@ -156,7 +161,8 @@ class Server:
     def given(self, data: bytes, fds: list[int]) -> Standby:
         """The standby that took the request; another one, should somebody have killed it."""
         for _ in range(2):
-            standby, self.standby = self.standby or self.new_standby(), None
+            last = bool(data[0] & RETURNS)  # which may be one that comes back again and again; the first is new
+            standby = self.standbys.pop(-1 if last else 0) if self.standbys else self.new_standby()
             try:
                 channel.pass_on(standby.sock, data, fds)
                 return standby
@@ -178,11 +184,10 @@ class Server:
             return
         self.poller.unregister(standby.sock)
         self.lending.pop(standby.pid, None)
-        if pid == 0 and self.standby is None:
-            self.standby = standby
+        if pid == 0 and len(self.standbys) < self.wanted:
+            self.standbys.append(replace(standby, fresh=False))
         else:
             standby.sock.close()
-            self.replenish()
 
     def hear_all(self) -> None:
         """Know every child that was asked for, which a standby says as soon as it can."""
@@ -192,8 +197,8 @@ class Server:
     def end_orphans(self) -> None:
         """End the children that nobody asked for."""
         self.hear_all()
-        standbys = {self.standby.pid, *self.lending} if self.standby else self.lending.keys()
-        self.reaper.end_orphans(self.children.keys() | standbys)
+        known = (*self.children, *self.lending, *(standby.pid for standby in self.standbys))
+        self.reaper.end_orphans(frozenset(known))
 
     # -- by itself ------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
@@ -28,8 +29,14 @@ from nslab.spawner.report import Report, tell
 from nslab.syscalls import guard
 from nslab.syscalls.in_place import Lender
 
+WHY_CLONE = "a process of its own does it, since there is no way back"
 REQUESTS = 500  # that one standby does; then whatever has gathered in its memory goes with it
 _F_SETSIG = 10
+
+
+_MAPS = IdMaps((IdRange(0, 0, 1),), (IdRange(0, 0, 1),), "deny")
+_PLAN = (NewNamespaces(("mnt", "user"), _MAPS), BecomeRoot(), Adopt())
+_REQUEST = channel.encoded(Start(_PLAN, Execute(("/",), None), ("reply",), "nslab-standby"))  # to rehearse with
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,13 @@ class Standby:
 
     pid: int
     sock: socket.socket
+    fresh: bool = True  # it had none yet
 
     @staticmethod
     def live(sock: socket.socket, context: Context, watchdog: int, signals: int, files: tuple[int, int]) -> NoReturn:
         """The life of a standby: waits on ``sock`` for requests. The rest is as for child.live."""
         try:
+            guard.name_process("nslab-standby")
             child.close_others((sock.fileno(), watchdog, signals))
             end, context.let_go = _switch()
             context.predecessor = os.pidfd_open(os.getpid())
@@ -59,42 +68,48 @@ class Standby:
                 here = replace(context, fds=dict(zip(request.fds, fds, strict=True)))
                 report = Report(here.fds["reply"])
                 ops = tuple(op for op in request.ops if not isinstance(op, Borrow))  # it was born in what was borrowed
-                if ops and isinstance(ops[0], NewNamespaces):
-                    returns = bool(ord(request.mark) & RETURNS)
-                    life = partial(_begin, request, ops[0], ops[1:], here, report, sock, signals, files, returns)
-                    try:
-                        in_order = lender.clone(ops[0].flags, life)
-                    except SyscallError as error:
-                        report.failed(error)
-                        os._exit(1)
-                    if not in_order:
-                        os._exit(1)
-                    guard.set_dumpable(True)
-                    for fd in fds:
-                        os.close(fd)
-                    tell(sock.fileno(), 0)
-                else:
+                new = ops[0] if ops and isinstance(ops[0], NewNamespaces) else None
+                returns = bool(ord(request.mark) & RETURNS)
+                if not new and not returns:
                     os.close(end)  # and with it the switch: it is nobody's memory but its own
                     here.let_go = -1
                     tell(sock.fileno(), os.getpid())
                     report.pid = os.getpid()
                     child.live(request, ops, here, report, signals, files)
+                life = partial(_begin, request, new, ops, here, report, sock, signals, files, returns)
+                finders = [*sys.meta_path]
+                guard.implied("" if new else WHY_CLONE)
+                try:
+                    in_order = lender.clone(new.flags if new else 0, life)
+                except SyscallError as error:
+                    report.failed(error)
+                    os._exit(1)
+                if not in_order:
+                    os._exit(1)
+                guard.set_dumpable(True)
+                sys.meta_path[:] = finders  # see child.load_no_more()
+                for fd in fds:
+                    os.close(fd)
+                tell(sock.fileno(), 0)
         finally:
             os._exit(1)
 
 
 def _begin(
-    request: Start, new: NewNamespaces, ops: tuple[Op, ...], context: Context, report: Report, sock: socket.socket,
+    request: Start, new: NewNamespaces | None, ops: tuple[Op, ...], context: Context, report: Report, sock: socket.socket,
     signals: int, files: tuple[int, int], returns: bool, pid: int,
 ) -> int:  # fmt: skip
-    """The life of a process in new namespaces, which knows its PID outside; its exit status."""
+    """The life of a new process, which knows its PID outside; its exit status."""
+    guard.implied("")
     report.pid = pid
     tell(sock.fileno(), pid)
-    context.made = new.kinds
-    context.root = new.maps is not None
+    first = None
+    if new:
+        ops, context.made = ops[1:], new.kinds
+        if new.maps:
+            first, context.root = partial(new.maps.write, "self"), True
     if not returns:
         context.own_memory()
-    first = partial(new.maps.write, "self") if new.maps else None
     return child.spend(request, ops, context, report, signals, files, first)
 
 
@@ -112,15 +127,15 @@ def _switch() -> tuple[int, int]:
 
 def _rehearse(signals: int) -> None:
     """Go through the motions of a request, so that its pages are this process's own before there is one."""
-    maps = IdMaps((IdRange(0, 0, 1),), (IdRange(0, 0, 1),), "deny")
-    plan = (NewNamespaces(("mnt", "user"), maps), BecomeRoot(), Adopt())
     mine, theirs = channel.pair()
     with mine, theirs:
-        channel.send(mine, Start(plan, Execute(("/",), None), ("reply",), "nslab-standby"), (theirs.fileno(),))
+        channel.pass_on(mine, _REQUEST, (theirs.fileno(),))
         request, fds = channel.receive(theirs)
+        maps = request.ops[0].maps
         context = Context({}, dict(zip(request.fds, fds, strict=True)), made=("mnt", "user"), root=True)
         report = Report(context.fds["reply"])
-        syscalls.write_file("/proc/self/comm", maps.text(maps.uid))  # a name that is overwritten below
+        maps.text(maps.uid)
+        syscalls.write_file("/proc/self/comm", request.title)
         for op in request.ops[1:]:
             op.execute(context)
         with contextlib.suppress(OSError):
