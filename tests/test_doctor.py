@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 
 import pytest
 
@@ -61,11 +62,11 @@ def refusing(*kinds, number=errno.EPERM):
 def test_case_a16_apparmor_restriction_is_named_with_its_remedy(tmp_path) -> None:
     report = nslab.doctor(machine(tmp_path, kernel__apparmor_restrict_unprivileged_userns=1))
     check = report["apparmor-userns"]
-    assert check.status == "fail"
+    assert check.status == "no"
     assert "kernel.apparmor_restrict_unprivileged_userns=0" in check.remedy
     assert "profile" in check.remedy
     verdict = report["isolation"]
-    assert verdict.status == "fail"
+    assert verdict.status == "no"
     assert "apparmor-userns" in verdict.finding
     assert verdict.remedy == check.remedy
     assert not report.works
@@ -73,7 +74,7 @@ def test_case_a16_apparmor_restriction_is_named_with_its_remedy(tmp_path) -> Non
 
 def test_apparmor_that_allows_is_fine(tmp_path) -> None:
     report = nslab.doctor(machine(tmp_path, kernel__apparmor_restrict_unprivileged_userns=0))
-    assert report["apparmor-userns"].status == "ok"
+    assert report["apparmor-userns"].status == "yes"
 
 
 @pytest.mark.parametrize(
@@ -82,13 +83,13 @@ def test_apparmor_that_allows_is_fine(tmp_path) -> None:
 )
 def test_a_sysctl_that_forbids_user_namespaces_is_named(tmp_path, name, sysctl, value) -> None:
     check = nslab.doctor(machine(tmp_path, **{sysctl: value}))[name]
-    assert check.status == "fail"
+    assert check.status == "no"
     assert sysctl.replace("__", ".") in check.remedy
 
 
 def test_a_kernel_without_time_namespaces_is_named(tmp_path) -> None:
     check = nslab.doctor(machine(tmp_path, kinds=[kind for kind in KINDS if kind != "time"]))["kinds"]
-    assert check.status == "part"
+    assert check.status == "partly"
     assert "time (Linux 5.6)" in check.finding
 
     assert "CONFIG_TIME_NS" in check.remedy
@@ -103,14 +104,14 @@ def test_root_is_not_kept_out_by_what_binds_ordinary_users(tmp_path, sysctl) -> 
 
 def test_a_kind_whose_limit_is_zero_is_named(tmp_path) -> None:
     check = nslab.doctor(machine(tmp_path, user__max_net_namespaces=0))["max-net-namespaces"]
-    assert (check.status, check.remedy) == ("part", "as root: sysctl user.max_net_namespaces=15000")
+    assert (check.status, check.remedy) == ("partly", "as root: sysctl user.max_net_namespaces=15000")
 
 
 def test_a_seccomp_filter_is_the_culprit_when_user_namespaces_are_refused(tmp_path) -> None:
     tree = machine(tmp_path, status={"Seccomp": "2"})
-    assert nslab.doctor(tree, probe=refusing())["seccomp"].status == "part"
+    assert nslab.doctor(tree, probe=refusing())["seccomp"].status == "partly"
     report = nslab.doctor(tree, probe=refusing(*KINDS))
-    assert report["seccomp"].status == "fail"
+    assert report["seccomp"].status == "no"
     assert "seccomp=unconfined" in report["isolation"].remedy
 
 
@@ -118,15 +119,15 @@ def test_a_chroot_is_named(tmp_path) -> None:
     tree = machine(tmp_path)
     (tmp_path / "proc/self/mountinfo").write_text("20 1 0:1 / /proc rw - proc proc rw\n")
     report = nslab.doctor(tree)
-    assert report["chroot"].status == "fail"
+    assert report["chroot"].status == "no"
     assert "chroot" in report["isolation"].finding
 
 
 def test_a_masked_proc_is_named_and_a_harmless_mount_is_not(tmp_path) -> None:
     harmless = [("/proc", "proc", "rw"), ("/proc/sys/fs/binfmt_misc", "autofs", "rw")]
-    assert nslab.doctor(machine(tmp_path, mounts=harmless))["proc"].status == "ok"
+    assert nslab.doctor(machine(tmp_path, mounts=harmless))["proc"].status == "yes"
     check = nslab.doctor(machine(tmp_path, mounts=[*harmless, ("/proc/kcore", "tmpfs", "rw")]))["proc"]
-    assert check.status == "part"
+    assert check.status == "partly"
     assert "/proc/kcore" in check.finding
     assert "systempaths=unconfined" in check.remedy
 
@@ -144,11 +145,12 @@ def test_newuidmap_is_missing_powerless_or_fine(tmp_path, monkeypatch) -> None:
         (tmp_path / "usr/bin" / tool).chmod(0o755)
     assert "setuid" in nslab.doctor(tree)["newuidmap"].finding
     (tmp_path / "usr/bin/newuidmap").chmod(0o4755)
-    assert nslab.doctor(tree)["newuidmap"].status == "ok"
+    assert nslab.doctor(tree)["newuidmap"].status == "yes"
 
 
 def test_subordinate_ids_are_counted(tmp_path) -> None:
-    assert "usermod" in nslab.doctor(machine(tmp_path))["subordinate-ids"].remedy
+    remedy = nslab.doctor(machine(tmp_path))["subordinate-ids"].remedy
+    assert remedy.startswith("as root: usermod") and remedy.endswith(f" {pwd.getpwuid(os.getuid()).pw_name}")
     tree = machine(tmp_path, files={"etc/subuid": f"{os.getuid()}:700000:65536\n"})
     assert nslab.doctor(tree)["subordinate-ids"].finding == "subordinate uids: 65536 from 700000"
 
@@ -156,10 +158,10 @@ def test_subordinate_ids_are_counted(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("mounts", "files", "status", "found"),
     [
-        ([("/sys/fs/cgroup", "cgroup2", "rw")], WHOLE, "ok", "v2, in "),
-        ([("/sys/fs/cgroup", "cgroup2", "rw")], {**WHOLE, CONTROLLERS: "hugetlb\n"}, "part", "has hugetlb"),
-        ([("/sys/fs/cgroup/memory", "cgroup", "rw,memory")], {}, "part", "mounted at"),
-        ([], {}, "part", "no hierarchy of v2 is mounted"),
+        ([("/sys/fs/cgroup", "cgroup2", "rw")], WHOLE, "yes", "v2, in "),
+        ([("/sys/fs/cgroup", "cgroup2", "rw")], {**WHOLE, CONTROLLERS: "hugetlb\n"}, "partly", "has hugetlb"),
+        ([("/sys/fs/cgroup/memory", "cgroup", "rw,memory")], {}, "partly", "mounted at"),
+        ([], {}, "partly", "no hierarchy of v2 is mounted"),
     ],
     ids=["v2", "empty v2", "v1", "none"],
 )
@@ -167,12 +169,12 @@ def test_case_a32_a_controller_is_found_where_it_is(tmp_path, mounts, files, sta
     check = nslab.doctor(machine(tmp_path, mounts=mounts, files=files))["cgroup.memory"]
     assert check.status == status
     assert found in check.finding
-    assert bool(check.remedy) == (status != "ok")
+    assert bool(check.remedy) == (status != "yes")
 
 
 @pytest.mark.parametrize("controller", ["pids", "memory", "cpu"])
 def test_case_a32_the_doctor_says_what_limits_would(controller) -> None:
-    able = nslab.doctor()[f"cgroup.{controller}"].status == "ok"
+    able = nslab.doctor()[f"cgroup.{controller}"].status == "yes"
     try:
         nslab.run(
             "true", isolate="uts", limits={controller: 4 if controller == "cpu" else 1 << 28 if controller == "memory" else 50}
@@ -186,9 +188,9 @@ def test_case_a32_the_doctor_says_what_limits_would(controller) -> None:
 def test_what_works_in_part_is_told_from_what_does_not_work_at_all(tmp_path) -> None:
     tree = machine(tmp_path)
     verdict = nslab.doctor(tree, probe=refusing("time"))["isolation"]
-    assert verdict.status == "part"
+    assert verdict.status == "partly"
     assert "time" not in verdict.finding.partition(":")[2]
-    assert nslab.doctor(tree, probe=refusing())["isolation"].status == "ok"
+    assert nslab.doctor(tree, probe=refusing())["isolation"].status == "yes"
     nothing = nslab.doctor(tree, probe=refusing(*KINDS))
     assert not nothing.works
     assert "clone3() failed with EPERM" in nothing["isolation"].finding
@@ -211,7 +213,7 @@ def test_a_user_namespace_in_which_there_may_be_no_more_of_them() -> None:
 
 def test_this_machine_is_found_as_it_is() -> None:
     report = nslab.doctor()
-    assert report["userns"].status == "ok"
+    assert report["userns"].status == "yes"
     assert report["kinds"].finding.endswith(", ".join(kind for kind in KINDS if os.path.exists(f"/proc/self/ns/{kind}")))
     assert f"uid {os.geteuid()}" in report["privilege"].finding
     assert [check["name"] for check in json.loads(report.to_json())] == [check.name for check in report]
@@ -220,3 +222,16 @@ def test_this_machine_is_found_as_it_is() -> None:
 def test_a_missing_tool_names_its_package(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert nslab.doctor()["dot"].remedy == "apt-get install graphviz"
+
+
+def test_a_user_without_a_name_is_given_subordinate_ids_by_number(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 98765)
+    remedy = nslab.doctor(machine(tmp_path))["subordinate-ids"].remedy
+    assert remedy == "as root: echo 98765:100000:65536 | tee -a /etc/subuid /etc/subgid"
+
+
+def test_json_has_the_words_of_the_screen(tmp_path) -> None:
+    report = nslab.doctor(machine(tmp_path))
+    shown = {line.split()[1].rstrip(":"): line.split()[0] for line in str(report).splitlines() if line[:1].strip()}
+    assert {check["name"]: check["status"] for check in json.loads(report.to_json())} == shown
+    assert set(shown.values()) <= {"yes", "partly", "no"}

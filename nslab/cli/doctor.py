@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nslab.machines import doctor as examine
-from nslab.machines.report import COLOURS, MARKS
+from nslab.machines.report import COLOURS
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:
@@ -22,7 +22,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="A list of objec
         table = Table(box=None, pad_edge=False, show_header=False)
         for check in report:
             remedy = f"\n[italic]what to do:[/] {escape(check.remedy)}" if check.remedy else ""
-            mark = f"[bold {COLOURS[check.status]}]{MARKS[check.status]}[/]"
+            mark = f"[bold {COLOURS[check.status]}]{check.status}[/]"
             table.add_row(mark, check.name, escape(check.finding) + remedy)
         Console().print(table)
     raise typer.Exit(0 if report.works else 1)

@@ -26,7 +26,7 @@ def blockers(machine: Machine) -> Iterator[Check]:
 
 def _binding(machine: Machine) -> str:
     """The status of what binds ordinary users only."""
-    return "part" if machine.is_privileged else "fail"
+    return "partly" if machine.is_privileged else "no"
 
 
 def _limits(machine: Machine) -> Iterator[Check]:
@@ -37,19 +37,19 @@ def _limits(machine: Machine) -> Iterator[Check]:
             "as root: sysctl user.max_user_namespaces=15000",
         )  # fmt: skip
     else:
-        yield Check("max-user-namespaces", "ok", f"user.max_user_namespaces is {limit or 'not there'}")
+        yield Check("max-user-namespaces", "yes", f"user.max_user_namespaces is {limit or 'not there'}")
     for kind in ("mnt", "uts", "ipc", "pid", "net", "cgroup", "time"):
         name = f"user.max_{kind}_namespaces"
         if machine.sysctl(name) == "0":
             yield Check(
-                f"max-{kind}-namespaces", "part", f"{name} is 0: nobody may make that kind", f"as root: sysctl {name}=15000"
+                f"max-{kind}-namespaces", "partly", f"{name} is 0: nobody may make that kind", f"as root: sysctl {name}=15000"
             )
 
 
 def _apparmor(machine: Machine) -> Check:
     name = "kernel.apparmor_restrict_unprivileged_userns"
     if machine.sysctl(name) != "1":
-        return Check("apparmor-userns", "ok", "AppArmor does not restrict user namespaces")
+        return Check("apparmor-userns", "yes", "AppArmor does not restrict user namespaces")
     return Check(
         "apparmor-userns", _binding(machine), f"{name} is 1: AppArmor takes the rights away that ordinary users have inside",
         f"as root: sysctl {name}=0, or a profile with 'userns,' for this Python in /etc/apparmor.d",
@@ -76,14 +76,14 @@ def _chroot(machine: Machine) -> Iterator[Check]:
 def _seccomp(machine: Machine) -> Iterator[Check]:
     if machine.status.get("Seccomp") == "2":
         yield Check(
-            "seccomp", "part", "a seccomp filter binds this process, as in a container; it may refuse unshare and clone",
+            "seccomp", "partly", "a seccomp filter binds this process, as in a container; it may refuse unshare and clone",
             "start the container with --security-opt seccomp=unconfined (docker, podman), or seccompProfile: Unconfined",
         )  # fmt: skip
     else:
-        yield Check("seccomp", "ok", "no seccomp filter binds this process")
+        yield Check("seccomp", "yes", "no seccomp filter binds this process")
     if machine.status.get("NoNewPrivs") == "1":
         yield Check(
-            "no-new-privs", "part", "no_new_privs is set: newuidmap has no power, so one id inside is all there is",
+            "no-new-privs", "partly", "no_new_privs is set: newuidmap has no power, so one id inside is all there is",
             "start it without: no-new-privileges (docker), allowPrivilegeEscalation: false, NoNewPrivileges= (systemd)",
         )  # fmt: skip
 
@@ -93,9 +93,9 @@ def _masked(machine: Machine) -> Iterator[Check]:
     if covered:
         some = ", ".join(covered[:3]) + (" ..." if len(covered) > 3 else "")
         yield Check(
-            "proc", "part", f"parts of /proc are covered ({some}), so that no new one can be mounted in a user namespace: use "
-            "proc='old', with which ps shows the machine",
+            "proc", "partly", f"parts of /proc are covered ({some}), so that no new one can be mounted in a user namespace: "
+            "use proc='old', with which ps shows the machine",
             "start the container with --security-opt systempaths=unconfined (docker), --security-opt unmask=ALL (podman)",
         )  # fmt: skip
     else:
-        yield Check("proc", "ok", "nothing covers parts of /proc")
+        yield Check("proc", "yes", "nothing covers parts of /proc")

@@ -62,38 +62,38 @@ def _kinds(machine: Machine) -> list[str]:
 def _kernel(known: list[str]) -> Check:
     missing = [kind for kind in KINDS if kind not in known]
     if not missing:
-        return Check("kinds", "ok", f"this kernel has all {len(KINDS)}: {', '.join(KINDS)}")
+        return Check("kinds", "yes", f"this kernel has all {len(KINDS)}: {', '.join(KINDS)}")
     lacking = ", ".join(f"{kind} (Linux {KINDS[kind].since})" for kind in missing)
     options = ", ".join(
         f"CONFIG_{'MNT' if kind == 'mnt' else kind.upper()}_NS" for kind in missing if kind not in ("mnt", "cgroup")
     )
-    return Check("kinds", "part", f"this kernel lacks {lacking}", f"a newer kernel, or one built with {options or 'cgroups'}")
+    return Check("kinds", "partly", f"this kernel lacks {lacking}", f"a newer kernel, or one built with {options or 'cgroups'}")
 
 
 def _privilege(machine: Machine) -> Check:
     if machine.is_privileged:
-        return Check("privilege", "ok", f"uid {machine.uid} with CAP_SYS_ADMIN: every kind of namespace directly")
+        return Check("privilege", "yes", f"uid {machine.uid} with CAP_SYS_ADMIN: every kind of namespace directly")
     return Check(
-        "privilege", "part", f"uid {machine.uid} without CAP_SYS_ADMIN: a user namespace first, then the other kinds inside"
+        "privilege", "partly", f"uid {machine.uid} without CAP_SYS_ADMIN: a user namespace first, then the other kinds inside"
     )
 
 
 def _trial(name: str, kinds: tuple[str, ...], failed: dict[str, NslabError]) -> Check:
     wrong = {kind: failed[kind] for kind in kinds if kind in failed}
     if not wrong:
-        return Check(name, "ok", f"made and let go: a namespace of the kind{'s' * (len(kinds) > 1)} {', '.join(kinds)}")
+        return Check(name, "yes", f"made and let go: a namespace of the kind{'s' * (len(kinds) > 1)} {', '.join(kinds)}")
     reasons = "; ".join(dict.fromkeys(str(error).splitlines()[0] for error in wrong.values()))
-    status = "fail" if len(wrong) == len(kinds) else "part"
+    status = "no" if len(wrong) == len(kinds) else "partly"
     return Check(name, status, f"could not be made: {', '.join(wrong)} ({reasons})", "see the checks that say no or partly")
 
 
 def _suspected(check: Check, failed: dict[str, NslabError]) -> Check:
     """A seccomp filter is the culprit when user namespaces are refused as a filter refuses."""
     error = failed.get("user")
-    if check.name != "seccomp" or check.status == "ok" or not isinstance(error, SyscallError) or error.errno not in FORBIDDEN:
+    if check.name != "seccomp" or check.status == "yes" or not isinstance(error, SyscallError) or error.errno not in FORBIDDEN:
         return check
     return Check(
-        check.name, "fail", f"a seccomp filter binds this process, and {error.call} was refused with {error.name}", check.remedy
+        check.name, "no", f"a seccomp filter binds this process, and {error.call} was refused with {error.name}", check.remedy
     )
 
 
@@ -102,15 +102,15 @@ def _verdict(
 ) -> Check:  # fmt: skip
     """The one line that most people read: what works here, and if nothing does, what exactly stands in the way."""
     way = "as root" if machine.is_privileged else "as an ordinary user, inside a user namespace"
-    blocking = [check for check in obstacles if check.status == "fail"]
+    blocking = [check for check in obstacles if check.status == "no"]
     nothing = len(failed) == len(known) if tried else bool(blocking)
     if nothing:
         named = ", ".join(check.name for check in blocking)
         reason = f": {named}" if named else f", for a reason unknown: {next(iter(failed.values()))}".splitlines()[0]
         remedy = "; ".join(check.remedy for check in blocking) or "ask for another machine, or for root on this one"
-        return Check("isolation", "fail", f"neither root nor user namespaces{reason}", remedy)
+        return Check("isolation", "no", f"neither root nor user namespaces{reason}", remedy)
     working = [kind for kind in known if kind not in failed]
     note = "" if tried else f" ({NOT_TRIED})"
     if len(working) == len(KINDS):
-        return Check("isolation", "ok", f"{way}: all {len(KINDS)} kinds{note}")
-    return Check("isolation", "part", f"{way}: {', '.join(working)}{note}", "see the checks that say no or partly")
+        return Check("isolation", "yes", f"{way}: all {len(KINDS)} kinds{note}")
+    return Check("isolation", "partly", f"{way}: {', '.join(working)}{note}", "see the checks that say no or partly")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 
@@ -27,19 +28,21 @@ def equipment(machine: Machine) -> Iterator[Check]:
     yield from _id_maps(machine)
     for tool, package, use in TOOLS:
         if machine.find(tool):
-            yield Check(tool, "ok", f"{tool} is here, for {use}")
+            yield Check(tool, "yes", f"{tool} is here, for {use}")
         else:
-            yield Check(tool, "part", f"{tool} is not here; it is needed for {use}", f"apt-get install {package}")
+            yield Check(tool, "partly", f"{tool} is not here; it is needed for {use}", f"apt-get install {package}")
 
 
 def _controller(machine: Machine, name: str) -> Check:
     """Whether limits= could be held here: what it would do itself, without making anything."""
     try:
-        return Check(f"cgroup.{name}", "ok", f"v2, in {limits.place((name,), machine.root)}")
+        return Check(f"cgroup.{name}", "yes", f"v2, in {limits.place((name,), machine.root)}")
     except Unavailable as error:
-        return Check(f"cgroup.{name}", "part", " ".join(error.requirement.split()), error.how_to_get_it)
+        return Check(f"cgroup.{name}", "partly", " ".join(error.requirement.split()), error.how_to_get_it)
     except OSError as error:
-        return Check(f"cgroup.{name}", "part", f"not known: {error}", "as root: mount -t proc proc /proc, which shows cgroups")
+        return Check(
+            f"cgroup.{name}", "partly", f"not known: {error}", "as root: mount -t proc proc /proc, which shows cgroups"
+        )
 
 
 def _id_maps(machine: Machine) -> Iterator[Check]:
@@ -47,24 +50,32 @@ def _id_maps(machine: Machine) -> Iterator[Check]:
     missing = [tool for tool in ("newuidmap", "newgidmap") if not machine.find(tool)]
     if missing:
         yield Check(
-            "newuidmap", "part", f"{' and '.join(missing)} not here; needed for {use}", "as root: apt-get install uidmap"
+            "newuidmap", "partly", f"{' and '.join(missing)} not here; needed for {use}", "as root: apt-get install uidmap"
         )
     elif not _has_power(machine.find("newuidmap")):
         yield Check(
-            "newuidmap", "part", f"newuidmap is neither setuid nor has file capabilities; needed for {use}",
+            "newuidmap", "partly", f"newuidmap is neither setuid nor has file capabilities; needed for {use}",
             "as root: chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap, on a filesystem mounted without nosuid",
         )  # fmt: skip
     else:
-        yield Check("newuidmap", "ok", f"newuidmap is here, for {use}")
+        yield Check("newuidmap", "yes", f"newuidmap is here, for {use}")
     ranges = privilege.subordinate("uid", machine.path("etc"))
     if ranges:
         text = ", ".join(f"{count} from {first}" for first, count in ranges)
-        yield Check("subordinate-ids", "ok", f"subordinate uids: {text}")
+        yield Check("subordinate-ids", "yes", f"subordinate uids: {text}")
     elif not machine.is_privileged:
         yield Check(
-            "subordinate-ids", "part", "this user has no subordinate ids: one id inside is all there is",
-            "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+            "subordinate-ids", "partly", "this user has no subordinate ids: one id inside is all there is",
+            f"as root: {_give_subordinate_ids()}",
         )  # fmt: skip
+
+
+def _give_subordinate_ids() -> str:
+    """The command for this user, who may have no name."""
+    try:
+        return f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"echo {os.getuid()}:100000:65536 | tee -a /etc/subuid /etc/subgid"
 
 
 def _has_power(path: str) -> bool:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-MARKS = {"ok": "yes", "part": "partly", "fail": "no"}
-COLOURS = {"ok": "#009E73", "part": "#E69F00", "fail": "#D55E00"}
+COLOURS = {"yes": "#009E73", "partly": "#E69F00", "no": "#D55E00"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question: ``status`` is "ok", "part" or "fail", ``finding`` what was found, ``remedy`` what to do about it."""
+    """One question: ``status`` is "yes", "partly" or "no", ``finding`` what was found, ``remedy`` what to do about it."""
 
     name: str
     status: str
@@ -31,7 +30,7 @@ class Report:
     @property
     def works(self) -> bool:
         """Whether isolation works here at all."""
-        return self["isolation"].status != "fail"
+        return self["isolation"].status != "no"
 
     def __getitem__(self, name: str) -> Check:
         return self.checks[name]
@@ -46,7 +45,7 @@ class Report:
     def __str__(self) -> str:
         lines = []
         for check in self:
-            lines.append(f"{MARKS[check.status]:7} {check.name}: {check.finding}")
+            lines.append(f"{check.status:7} {check.name}: {check.finding}")
             lines += [f"{'':7} what to do: {check.remedy}"] if check.remedy else []
         return "\n".join(lines)
 
@@ -57,7 +56,7 @@ class Report:
         for check in self:
             remedy = f"<br><i>what to do: {escape(check.remedy)}</i>" if check.remedy else ""
             rows.append(
-                f'<tr><td style="text-align:left"><b style="color:{COLOURS[check.status]}">{MARKS[check.status]}</b></td>'
+                f'<tr><td style="text-align:left"><b style="color:{COLOURS[check.status]}">{check.status}</b></td>'
                 f'<td style="text-align:left">{escape(check.name)}</td>'
                 f'<td style="text-align:left">{escape(check.finding)}{remedy}</td></tr>'
             )
