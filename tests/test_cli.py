@@ -24,6 +24,7 @@ import pytest
 import nslab
 from nslab.cli import run
 from nslab.container import limits, listing
+from nslab.container.members import printable
 from nslab.model import KINDS
 from tests.helpers import ROOT, eventually, link
 
@@ -89,7 +90,11 @@ def test_run_isolates_every_kind_unless_told() -> None:
         (["--", "sh", "-c", "kill -9 $$"], 137, ""),
         (["--timeout", "0.2", "sleep", "60"], 124, "still running after 0.2 s"),
         (["-i", "bogus", "true"], 125, "no kind of namespace"),
-        (["no-such-program"], 125, "no program 'no-such-program'"),
+        (["no-such-program"], 127, "no program 'no-such-program'"),
+        (["/no/such/program"], 127, "no program '/no/such/program'"),
+        (["--cwd", "/etc", "./passwd"], 126, "not an executable file"),
+        (["/tmp"], 126, "'/tmp'"),
+        ([""], 127, "is empty"),
         (["--clock", "monotonic", "true"], 2, "monotonic=+1d"),
         (["--uid-map", "0:x:1", "true"], 2, "0:1000:1"),
         (["--join", "net=nobody-has-this-name", "true"], 125, "no container"),
@@ -101,6 +106,15 @@ def test_run_says_how_it_ended(words, status, said) -> None:
     assert done.returncode == status
     assert said in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.requires("tool:busybox", "userns")
+@pytest.mark.parametrize("options", [["--rootfs", "busybox"], ["--rootfs", "busybox", "--hardened"], ["--user", "0"]], ids=str)
+def test_the_status_says_that_a_program_cannot_be_started(options) -> None:
+    for command, status in (("nslab-none", 127), ("/etc/nslab-none", 127), ("/etc/passwd", 126), ("/etc", 126)):
+        done = cli("run", *options, "--", command)
+        assert done.returncode == status, done.stderr
+        assert command in done.stderr
 
 
 def test_run_takes_maps_and_clocks() -> None:
@@ -286,6 +300,28 @@ def test_ls_and_exec_find_a_container_of_another_process() -> None:
     assert "no container 'a shop'" in cli("exec", "a shop", "true").stderr
 
 
+def test_exec_ends_with_the_status_of_its_own_failures() -> None:
+    with nslab.Container("web", isolate="mnt user") as web:
+        commands = {"nslab-none": 127, "/etc/passwd": 126, "/etc": 126}
+        assert {command: cli("exec", str(web.pid), command).returncode for command in commands} == commands
+        assert cli("exec", str(web.pid), "--").returncode != 0
+        assert "Traceback" not in cli("exec", str(web.pid), "--").stderr
+        assert cli("exec", "nobody-has-this-name", "true").returncode == 125
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred\ttab", "[bold]\udc80"])
+def test_a_name_stays_on_its_line_of_the_table_and_is_only_text(name: str) -> None:
+    with nslab.Container(name, isolate="uts") as made:
+        shown = cli("ls", env={**os.environ, "COLUMNS": "200"}).stdout
+        (row,) = [line for line in shown.splitlines() if str(made.pid) in line.split()]
+        assert row.startswith(printable(name))
+        assert row.isprintable()
+        with pytest.raises(nslab.SpecError) as caught:
+            listing.find("nobody-has-this-name")
+        assert printable(name) in str(caught.value) and str(caught.value).isprintable()
+        assert [each["name"] for each in json.loads(cli("ls", "--json").stdout) if each["pid"] == made.pid] == [name]
+
+
 def test_a_hardened_container_is_marked_and_entered_hardened() -> None:
     with nslab.Container("tight", hardened=True) as tight, nslab.Container("loose", isolate="uts") as loose:
         hardened = {each.pid: each.hardened for each in listing.listed()}
@@ -340,8 +376,13 @@ def test_doctor_answers_in_text_and_json() -> None:
     assert done.returncode == 0
     assert "userns" in done.stdout
     checks = json.loads(cli("doctor", "--json").stdout)
-    assert {check["status"] for check in checks} <= {"ok", "part", "fail"}
+    assert {check["status"] for check in checks} <= {"yes", "partly", "no"}
     assert "userns" in {check["name"] for check in checks}
+
+
+def test_version() -> None:
+    done = cli("--version")
+    assert (done.stdout, done.returncode) == (f"nslab {nslab.__version__}\n", 0)
 
 
 def test_every_verb_has_help() -> None:

@@ -109,7 +109,7 @@ def test_imports_point_down() -> None:
             continue
         for node, name in imports(tree):
             parts = name.split(".")
-            if parts[0] != "nslab":
+            if parts[0] != "nslab" or name == "nslab.__version__":  # which is text, in no room
                 continue
             target = parts[1] if len(parts) > 1 else ""
             allowed = target == room or (target in ONLY[room] if room in ONLY else ROW.get(target, 99) < ROW[room])

@@ -1,7 +1,7 @@
 """The command line: `nslab VERB`, also reachable as `jupyter nslab VERB`. One file per verb, loaded when it is asked for.
 
 Exit status: that of the command that was run (128 + N when signal N ended it); 124 when its time was up, 125 when nslab
-itself failed; 2 for options that cannot be.
+itself failed, 126 when the program cannot be executed, 127 when it is not there; 2 for options that cannot be.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-TIMED_OUT, FAILED = 124, 125
+import typer
+
+from nslab import __version__
+from nslab.errors import NslabError
+
 VERBS = ("doctor", "exec", "ls", "run")
 
 
 def main() -> None:
     """Run the verb that the command line names; never returns."""
-    import typer
-
-    from nslab.errors import CommandTimeout, NslabError
-
     name = "jupyter nslab" if os.path.basename(sys.argv[0]) == "jupyter-nslab" else "nslab"
     app = typer.Typer(
         help="Build Linux isolation by hand, on the real kernel.", no_args_is_help=True, add_completion=False,
@@ -34,11 +34,23 @@ def main() -> None:
     try:
         app(prog_name=name)
     except NslabError as error:
+        from nslab.cli.common import status
+
         print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(TIMED_OUT if isinstance(error, CommandTimeout) else FAILED)
+        sys.exit(status(error))
 
 
-def _options() -> None:
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"nslab {__version__}")
+        raise typer.Exit()
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Build Linux isolation by hand, on the real kernel."""
 
 

@@ -2,15 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import typer
 
+from nslab.errors import CommandTimeout, NslabError, SpecError, SyscallError
 from nslab.namespaces import Result
-from nslab.trace import Trace
+from nslab.trace import Trace, record
+
+TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_THERE = 124, 125, 126, 127
+
+
+class CannotStart(NslabError):
+    """A command whose program is not there or cannot be executed, as ``status`` says."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+def status(error: NslabError) -> int:
+    """The exit status for an error, as env(1) and timeout(1) have them."""
+    if isinstance(error, CannotStart):
+        return error.status
+    return TIMED_OUT if isinstance(error, CommandTimeout) else FAILED
+
+
+@contextlib.contextmanager
+def starting(command: Sequence[str], cwd: str | None, steps: bool, script: bool) -> Iterator[None]:
+    """Around a command: CannotStart when it is its program that is at fault, and at the end what was done is shown."""
+    with record() as trace:
+        try:
+            yield
+        except NslabError as error:
+            if found := _fault(error, "".join(command[:1]), cwd):
+                raise CannotStart(str(error), found) from None
+            raise
+        finally:
+            show(trace, steps, script)
+
+
+def _fault(error: NslabError, program: str, cwd: str | None) -> int:
+    """126 or 127 when an error means that this program cannot be started, else 0."""
+    if isinstance(error, SpecError) and error.argument == "command":  # among the machine's files
+        return NOT_EXECUTABLE if "/" in program and os.path.exists(os.path.join(cwd or "", program)) else NOT_THERE
+    if isinstance(error, SyscallError) and error.call in ("execve", "posix_spawn"):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return NOT_THERE
+        return 0 if error.errno in (errno.EAGAIN, errno.ENOMEM) else NOT_EXECUTABLE  # no process could be had
+    return 0
 
 
 def is_terminal() -> bool:

@@ -8,7 +8,6 @@ import typer
 
 from nslab.cli import common
 from nslab.container import listing
-from nslab.trace import record
 
 
 def exec_(
@@ -29,12 +28,9 @@ def exec_(
     """Run a command inside a container of any notebook or program of this user (for root: of anybody)."""
     if command[:1] == ["--"]:  # between the name and the command
         command = command[1:]
-    with record() as steps:
-        try:
-            result = listing.enter(
-                listing.find(name), command, env=common.environment(env), cwd=cwd, user=common.identity(user),
-                timeout=timeout, tty=common.is_terminal() if tty is None else tty,
-            )  # fmt: skip
-        finally:
-            common.show(steps, trace, shell)
+    with common.starting(command, cwd, trace, shell):
+        result = listing.enter(
+            listing.find(name), command, env=common.environment(env), cwd=cwd, user=common.identity(user),
+            timeout=timeout, tty=common.is_terminal() if tty is None else tty,
+        )  # fmt: skip
     common.finish(result)

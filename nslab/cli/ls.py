@@ -14,6 +14,7 @@ from rich.table import Table
 
 from nslab import procfs
 from nslab.container.listing import Listed, listed
+from nslab.container.members import printable
 
 
 def ls(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:
@@ -25,8 +26,8 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, 
     table = Table("name", "PID", "its own", "hardened", "age", "made by", box=None, pad_edge=False)
     for each in containers:
         table.add_row(
-            escape(each.name) or "-", str(each.pid), " ".join(each.kinds) or "nothing", "yes" if each.hardened else "no",
-            _age(time.time() - each.started), escape(_maker(each)),
+            escape(printable(each.name)) or "-", str(each.pid), " ".join(each.kinds) or "nothing",
+            "yes" if each.hardened else "no", _age(time.time() - each.started), escape(printable(_maker(each))),
         )  # fmt: skip
     Console().print(table if containers else "no container is running")
 

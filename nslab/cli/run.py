@@ -14,7 +14,6 @@ from nslab.container.listing import find
 from nslab.container.mounts import SHORT
 from nslab.model import KINDS
 from nslab.namespaces.privilege import MapRequest
-from nslab.trace import record
 
 
 def run(
@@ -59,18 +58,15 @@ def run(
     """
     joined = _joined(join)
     kinds = [kind for kind in KINDS if kind not in joined and os.path.exists(f"/proc/self/ns/{kind}")]
-    with record() as steps:
-        try:
-            result = run_command(
-                command, isolate=kinds if isolate is None else isolate, hostname=hostname, uid_map=_lines("--uid-map", uid_map),
-                gid_map=None if gid_map is None else _lines("--gid-map", gid_map),
-                clock=_pairs("--clock", "monotonic=+1d", clock), rootfs=rootfs, mounts=mount,
-                limits=_limits(limit), join=joined, loopback=loopback,
-                hardened=hardened, env=common.environment(env), cwd=cwd, user=common.identity(user), timeout=timeout,
-                tty=common.is_terminal() if tty is None else tty, attach=True,
-            )  # fmt: skip
-        finally:
-            common.show(steps, trace, shell)
+    with common.starting(command, cwd, trace, shell):
+        result = run_command(
+            command, isolate=kinds if isolate is None else isolate, hostname=hostname, uid_map=_lines("--uid-map", uid_map),
+            gid_map=None if gid_map is None else _lines("--gid-map", gid_map),
+            clock=_pairs("--clock", "monotonic=+1d", clock), rootfs=rootfs, mounts=mount,
+            limits=_limits(limit), join=joined, loopback=loopback,
+            hardened=hardened, env=common.environment(env), cwd=cwd, user=common.identity(user), timeout=timeout,
+            tty=common.is_terminal() if tty is None else tty, attach=True,
+        )  # fmt: skip
     common.finish(result)
 
 

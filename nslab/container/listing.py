@@ -14,6 +14,7 @@ from typing import Any
 
 from nslab import procfs
 from nslab.container import limits, plans
+from nslab.container.members import printable
 from nslab.errors import DeadNamespace, SpecError
 from nslab.model import KINDS, ProcessStat
 from nslab.namespaces import Result, running
@@ -100,7 +101,7 @@ def find(name: str) -> Listed:
     everything = listed()
     matching = [each for each in everything if name in (each.name, str(each.pid))]
     if not matching:
-        names = ", ".join(sorted({each.name or str(each.pid) for each in everything})) or "none"
+        names = ", ".join(sorted({printable(each.name) or str(each.pid) for each in everything})) or "none"
         raise SpecError("name", f"there is no container {name!r}; there are: {names}")
     if len(matching) > 1:
         pids = ", ".join(map(str, sorted(each.pid for each in matching)))
