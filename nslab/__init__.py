@@ -5,12 +5,12 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     errors model          what can go wrong; what is talked about
     trace procfs          what was done; what /proc says
     hints                 what an errno means here
-    syscalls              one function, one system call
+    syscalls netlink      one function, one system call; requests of rtnetlink
     ops                   operations and plans, as data
     spawner               the process that makes namespaces
     ipc                   System V and POSIX objects, made, used, listed and removed
     namespaces            handles, and a process to steer by hand
-    container             run, Container, Stepper
+    container network     run, Container, Stepper; interfaces, addresses, routes
     render                pictures
     topology              networks on paper, worked out
     machines              what this machine allows

@@ -315,3 +315,62 @@ class Layout:
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         cells = ["".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in self.rows()]
         return {"text/plain": str(self), "text/html": f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"}
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What an interface has carried since it was made, in packets and bytes, received and sent."""
+
+    rx_packets: int = 0
+    tx_packets: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_errors: int = 0
+    tx_errors: int = 0
+    rx_dropped: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceState:
+    """One interface at one moment.
+
+    ``kind`` is veth, bridge, loopback and so on; ``up`` that it was turned on, ``carrier`` that the other side is too;
+    ``master`` the index of its bridge, ``peer`` that of the other end (which may be in another namespace) or of what it lies
+    upon, 0 for none; ``addresses`` with their prefix.
+    """
+
+    name: str
+    index: int
+    kind: str
+    mac: str
+    mtu: int
+    up: bool
+    carrier: bool
+    master: int
+    peer: int
+    addresses: tuple[str, ...]
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route: ``to`` a subnet or "default"; ``via`` a router, "" when it is on the wire; ``index`` of the interface."""
+
+    to: str
+    version: int
+    via: str
+    index: int
+    source: str
+    metric: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Which ``mac`` an address on the wire has, "" as long as that is not known; ``state`` as ip-neighbour(8) names it."""
+
+    address: str
+    mac: str
+    index: int
+    state: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -62,3 +63,17 @@ def in_python(script: str, before: Sequence[str] = (), **options: object) -> sub
 def link(kind: str, pid: int | str = "self") -> str:
     """The text of /proc/PID/ns/KIND, read by hand."""
     return os.readlink(f"/proc/{pid}/ns/{kind}")
+
+
+def reaches(address: str, seconds: float = 1.0) -> bool:
+    """Whether somebody at the address answers, be it that nothing listens at that port; for ``call()`` in a network."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(seconds)
+        try:
+            sock.connect((address, 9))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return True

@@ -23,12 +23,12 @@ ROWS = (
     ("errors", "model"),
     ("trace", "procfs"),
     ("hints",),
-    ("syscalls",),
+    ("syscalls", "netlink"),
     ("ops",),
     ("spawner",),
     ("ipc",),
     ("namespaces",),
-    ("container",),
+    ("container", "network"),
     ("render",),
     ("topology",),
     ("machines",),
@@ -205,9 +205,9 @@ def test_the_model_does_no_input_or_output() -> None:
 # What a notebook may call by itself: it looks, or changes nothing but the caller's own small things.
 HARMLESS = {
     "allow", "allowed", "chdir", "detached", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "memory_at",
-    "mount_flags", "mq_getattr", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns",
-    "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "openat2", "owner_of", "pidfd_open", "pidfd_send_signal",
-    "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd", "uname",
+    "mount_flags", "mq_getattr", "netlink_socket", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent",
+    "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "openat2", "owner_of", "pidfd_open",
+    "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd", "uname",
 }  # fmt: skip
 
 

@@ -45,6 +45,10 @@ DEPTH = {"user": 33, "pid": 32}  # levels below the initial namespace, kernel 6.
 
 def explain(call: str, errno: int, **facts: Any) -> str:
     """The hint for ``call`` having failed with ``errno``; ``facts`` are the raw arguments by name."""
+    if call.startswith("RTM_"):
+        from nslab.hints.network import explain_network  # the spawner has no need of it
+
+        return explain_network(call, errno, **facts)
     rule = _RULES.get(call)
     try:
         return rule(errno, **facts) if rule else explain_ipc(call, errno, **facts)

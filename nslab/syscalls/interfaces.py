@@ -26,3 +26,15 @@ def set_interface_flags(name: str, flags: int) -> None:
         return 0
 
     invoke("ioctl", ("socket", SIOCSIFFLAGS, name, flags), once)
+
+
+def netlink_socket() -> socket.socket:
+    """A socket(2) of AF_NETLINK for rtnetlink(7), bound for good to the network namespace that the caller is in."""
+    made: list[socket.socket] = []
+
+    def once() -> int:
+        made.append(socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE))
+        return 0
+
+    invoke("socket", ("AF_NETLINK", "SOCK_DGRAM", "NETLINK_ROUTE"), once)
+    return made[0]

@@ -30,7 +30,7 @@ from typing import Any
 
 import nslab
 import nslab.spawner
-from nslab import ipc
+from nslab import ipc, network
 from nslab.container import Namespaces, listing
 
 KINDS = [kind for kind in ("mnt", "uts", "ipc", "net", "user", "cgroup", "time") if os.path.exists(f"/proc/self/ns/{kind}")]
@@ -105,6 +105,16 @@ class Actions:
 
     def do_mount(self) -> None:
         self.container("mnt").run(self.litter(TMPFS))
+
+    def do_network(self) -> None:
+        """Networks that only descriptors hold, with a wire between them, and litter in one."""
+        near, far = network.create_many(2)
+        self.kept += [near, far]
+        with network.batch():
+            bridge = far.bridge("br0")
+            for number in range(5):
+                near.veth(f"a{number}", far, f"b{number}", other_master=bridge)[0].address(f"10.0.{number}.1/24")
+        near.run(self.litter())
 
     def root(self) -> Any:
         return self.random.choice(ROOTS)

@@ -1,0 +1,96 @@
+"""What the kernel says is there: interfaces, addresses, routes, neighbours."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import struct
+from collections.abc import Mapping
+
+from nslab import netlink
+from nslab.model import Counters, InterfaceState, Neighbour, Route
+from nslab.netlink import Socket, attributes
+from nslab.network.messages import AF_INET, AF_INET6, AF_UNSPEC, IFF_UP, ifinfomsg
+
+IFF_LOWER_UP = 0x10000
+_MAIN = 254
+_ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+_NEIGHBOUR_STATES = {
+    0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed", 0x40: "noarp",
+    0x80: "permanent",
+}  # fmt: skip
+
+
+def links(socket: Socket) -> list[InterfaceState]:
+    """Every interface, with its addresses, by index."""
+    at: dict[int, list[str]] = {}
+    for body in socket.dump(netlink.GETADDR, struct.pack("=BBBBI", AF_UNSPEC, 0, 0, 0, 0)):
+        family, prefix, _, _, index = struct.unpack_from("=BBBBI", body)
+        found = attributes(body[8:])
+        if family in (AF_INET, AF_INET6):
+            at.setdefault(index, []).append(f"{_text(found.get(2) or found[1])}/{prefix}")
+    return sorted((_state(body, at) for body in socket.dump(netlink.GETLINK, ifinfomsg())), key=lambda each: each.index)
+
+
+def link(socket: Socket, index: int) -> InterfaceState:
+    """One of them; SyscallError ENODEV when there is none of this index."""
+    found = next((each for each in links(socket) if each.index == index), None)
+    if found is None:
+        request = netlink.Request(netlink.GETLINK, b"", (f"index {index}",))
+        raise request.error(netlink.Answer(errno.ENODEV, ""))
+    return found
+
+
+def _state(body: bytes, addresses: Mapping[int, list[str]]) -> InterfaceState:
+    _, _, index, flags, _ = struct.unpack_from("=BxHiII", body)
+    found = attributes(body[16:])
+    info = attributes(found.get(18, b""))
+    kind = info[1].rstrip(b"\0").decode() if 1 in info else ("loopback" if flags & 0x8 else "")
+    return InterfaceState(
+        name=found[3].rstrip(b"\0").decode(errors="surrogateescape"), index=index, kind=kind,
+        mac=found.get(1, b"").hex(":"), mtu=_number(found, 4), up=bool(flags & IFF_UP), carrier=bool(flags & IFF_LOWER_UP),
+        master=_number(found, 10), peer=_number(found, 5), addresses=tuple(addresses.get(index, ())),
+        counters=Counters(*struct.unpack_from("=8Q", found[23])) if 23 in found else Counters(),
+    )  # fmt: skip
+
+
+def routes(socket: Socket) -> list[Route]:
+    """Those of the main table."""
+    found = []
+    for body in socket.dump(netlink.GETROUTE, struct.pack("=BBBBBBBBI", AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)):
+        family, prefix, _, _, table, _, _, kind, flags = struct.unpack_from("=BBBBBBBBI", body)
+        if table != _MAIN or family not in (AF_INET, AF_INET6) or flags & 0x200:  # a copy for one destination
+            continue
+        held = attributes(body[12:])
+        zero = bytes(4 if family == AF_INET else 16)
+        found.append(
+            Route(
+                to=f"{_text(held.get(1, zero))}/{prefix}" if prefix else "default",
+                version=4 if family == AF_INET else 6,
+                via=_text(held[5]) if 5 in held else "",
+                index=_number(held, 4),
+                source=_text(held[7]) if 7 in held else "",
+                metric=_number(held, 6),
+                kind=_ROUTE_KINDS.get(kind, str(kind)),
+            )
+        )
+    return found
+
+
+def neighbours(socket: Socket) -> list[Neighbour]:
+    """Those of IPv4 and IPv6 that are more than a broadcast or multicast address."""
+    found = []
+    for body in socket.dump(netlink.GETNEIGH, struct.pack("=BxHiHBB", AF_UNSPEC, 0, 0, 0, 0, 0)):
+        family, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", body)
+        held = attributes(body[12:])
+        if family in (AF_INET, AF_INET6) and 1 in held and state != 0x40:
+            found.append(Neighbour(_text(held[1]), held.get(2, b"").hex(":"), index, _NEIGHBOUR_STATES.get(state, hex(state))))
+    return found
+
+
+def _text(raw: bytes) -> str:
+    return str(ipaddress.ip_address(raw))
+
+
+def _number(found: Mapping[int, bytes], key: int) -> int:
+    return int(struct.unpack_from("=I", found[key])[0]) if key in found else 0

@@ -1,0 +1,399 @@
+"""Network: one network namespace, and what is made in it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from nslab import netlink, procfs
+from nslab.errors import DeadNamespace, Refused, SpecError
+from nslab.model import InterfaceState, Neighbour, Route
+from nslab.namespaces import Namespace, joining, privilege
+from nslab.namespaces.entering import Enterable
+from nslab.network import batching, listing, messages, names
+from nslab.network.interface import Interface
+from nslab.ops import NewNamespaces, Op, Plan, SetUp, WriteFile, spec
+from nslab.ops.networks import HandBackNetwork, NewNetworks
+from nslab.spawner import Descriptor, ensure
+from nslab.trace import Step, Trace, emit_script, record
+
+FIRST = 101  # indexes below are left to the kernel, which gives them to what others make here
+MOST = 100_000
+WHY_LOOPBACK = "without it not even 127.0.0.1 can be reached"
+WHY_NO_DAD = "else an IPv6 address could not be used for a second or two, and each would be announced to every port of a bridge"
+_ACCEPT_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
+
+
+class Network(Enterable):
+    """A network namespace, held by descriptors of this process: ``run``, ``popen`` and ``call`` join it.
+
+    ``namespace`` is the handle, ``trace`` has every request that was made through this object. Made by ``network.create()``,
+    or ``Network.of()`` for one that is there.
+    """
+
+    def __init__(self, namespace: Namespace, sock: netlink.Socket):
+        self.namespace = namespace
+        self.socket = sock
+        self.trace = Trace()
+        self._indexes = itertools.count(FIRST)
+
+    @classmethod
+    def of(cls, where: Any) -> Network:
+        """The network of a Container, Process, Namespace or PID. Refused for the machine's own.
+
+        What it holds stays as long as this object is open; what it made there stays with the namespace.
+        """
+        target = joining.target(where["net"] if isinstance(where, Mapping) else where, "net")
+        if target.kind not in ("", "net"):
+            raise SpecError("where", f"{where} is a namespace of another kind")
+        with target.namespace("net") as found:
+            if found.id == procfs.namespace("self", "net"):
+                raise Refused(
+                    f"{where} is in the machine's own network, which nslab never changes.\n"
+                    "  what to do: isolate='net ...', or network.create()."
+                )
+        way = joining.way({"net": target}, ensure())
+        (made,) = _handed_back((*way.ops, HandBackNetwork("networks")), way.fds, 1)
+        made._indexes = itertools.count(max([FIRST - 1, *(each.index for each in made.links())]) + 1)
+        return made
+
+    # -- interfaces
+
+    def veth(
+        self, name: str, other: Network, other_name: str, *, mtu: int | None = None, mac: str | None = None,
+        other_mac: str | None = None, up: bool = True, master: Interface | None = None, other_master: Interface | None = None,
+    ) -> tuple[Interface, Interface]:  # fmt: skip
+        """A veth pair: one end here, the other in ``other`` (which may be this one), made right where they belong.
+
+        ``mtu`` is that of both; ``master`` and ``other_master`` are bridges of which they become ports. veth(4)
+        """
+        near, far = names.check_name(name), names.check_name(other_name, "other_name")
+        macs = [mac if mac is None else names.check_mac(mac), other_mac if other_mac is None else
+                names.check_mac(other_mac, "other_mac")]  # fmt: skip
+        size = mtu if mtu is None else names.check_mtu(mtu)
+        other.check_open()
+        if self == other and near == far:
+            raise SpecError("other_name", f"both ends are in the same network, and only one can be called {near!r}")
+        for argument, bridge, network in (("master", master, self), ("other_master", other_master, other)):
+            if bridge is not None and bridge.network != network:
+                raise SpecError(argument, f"{bridge.name} is in another network than the interface")
+        ours, theirs = Interface(self, near, self.new_index()), Interface(other, far, other.new_index())
+        into = None if self == other else other.namespace.fileno()
+        bodies = (
+            messages.end_of_link(ours.index, near, mac=macs[0], mtu=size, into=None, up=up),
+            messages.end_of_link(theirs.index, far, mac=macs[1], mtu=size, into=into),
+        )
+        words = [messages.words(near, ours.index, macs[0], size), messages.words(far, theirs.index, macs[1], size)]
+        beyond = other.as_target() if into is not None else ""
+        bound = f" master {master.name}" if master else ""
+        shell = f"ip link add {words[0]}{bound}{' up' if up else ''} type veth peer {words[1]}{beyond}"
+        said = (words[0] + bound, f"peer {words[1]} in {other.namespace}")
+        request = messages.new_veth(*bodies, master=master.index if master else None, said=said, shell=shell)
+        batching.do(self, [request])
+        if other_master:
+            theirs.attach(other_master)
+        if up:
+            theirs.up()
+        return ours, theirs
+
+    def bridge(
+        self, name: str, *, mac: str | None = None, mtu: int | None = None, ageing_time: float = 300, stp: bool = False,
+        vlan_filtering: bool = False, up: bool = True,
+    ) -> Interface:  # fmt: skip
+        """A bridge, without the spanning tree protocol: a port forwards from its first moment.
+
+        It keeps its MAC (a random one when none is given) and the ``mtu`` that is given, whatever its ports have.
+        ``ageing_time`` is how long, in seconds, it remembers behind which port a MAC is; with 0 it learns nothing and floods,
+        as a hub. ip-link(8)
+        """
+        names.check_name(name)
+        if isinstance(ageing_time, bool) or not isinstance(ageing_time, int | float) or not 0 <= ageing_time <= 10**6:
+            raise SpecError("ageing_time", f"must be a number of seconds from 0 to a million, not {ageing_time!r}")
+        options = {"ageing_time": round(ageing_time * 100), "stp_state": int(stp)}
+        options |= {"vlan_filtering": 1} if vlan_filtering else {}
+        size = None if mtu is None else names.check_mtu(mtu)
+        made = self._make("bridge", name, mac or names.new_mac(), None, up and size is None, self, options=options)
+        if size is not None:
+            made.set(mtu=size)  # a bridge follows its smallest port until it was told otherwise
+            if up:
+                made.up()
+        return made
+
+    def dummy(self, name: str, *, mac: str | None = None, mtu: int | None = None, up: bool = True) -> Interface:
+        """An interface that swallows what is sent; Unavailable where the kernel has none."""
+        return self._make("dummy", name, mac, mtu, up, self)
+
+    def macvlan(
+        self, name: str, parent: Interface, *, mode: str = "bridge", mac: str | None = None, mtu: int | None = None,
+        up: bool = True,
+    ) -> Interface:  # fmt: skip
+        """An interface here, with a MAC of its own on the wire of ``parent``, which may be in another network.
+
+        ``mode``: "bridge" (they reach each other), "private" (they do not) or "vepa" (by way of the switch outside).
+        """
+        if mode not in messages.MACVLAN_MODES:
+            raise SpecError("mode", f"{mode!r} is none of {', '.join(messages.MACVLAN_MODES)}")
+        return self._make("macvlan", name, mac, mtu, up, parent.network, parent, data=(1, messages.MACVLAN_MODES[mode], mode))
+
+    def vlan(self, name: str, parent: Interface, number: int, *, mtu: int | None = None, up: bool = True) -> Interface:
+        """An interface here for the frames of VLAN ``number`` (1 to 4094) of ``parent``, which may be in another network."""
+        spec.number("number", number, 1, 4094)
+        return self._make("vlan", name, None, mtu, up, parent.network, parent, data=(1, number, str(number)))
+
+    def _make(
+        self, kind: str, name: str, mac: str | None, mtu: int | None, up: bool, at: Network, parent: Interface | None = None, *,
+        options: Mapping[str, int] | None = None, data: tuple[int, int, str] | None = None,
+    ) -> Interface:  # fmt: skip
+        """Make an interface of this network, by a request to the one ``at`` which its parent is."""
+        names.check_name(name)
+        raw = None if mac is None else names.check_mac(mac)
+        size = None if mtu is None else names.check_mtu(mtu)
+        self.check_open()
+        made = Interface(self, name, self.new_index())
+        elsewhere = at != self
+        body = messages.end_of_link(
+            made.index, name, mac=raw, mtu=size, into=self.namespace.fileno() if elsewhere else None, up=up and not elsewhere
+        )
+        nested, text = messages.bridge_data(options or {}), [kind]
+        text += [f"{key} {value}" for key, value in (options or {}).items()]
+        if data:
+            number, value, word = data
+            nested.append(netlink.attribute(number, value if kind == "macvlan" else value.to_bytes(2, "little")))
+            text.append(f"{'mode' if kind == 'macvlan' else 'id'} {word}")
+        words = messages.words(name, made.index, raw, size)
+        place = self.as_target() if elsewhere else " up" if up else ""
+        upon = f"link {parent.name} " if parent else ""
+        shell = f"ip link add {upon}{words}{place} type {' '.join(text)}"
+        index = parent.index if parent else None
+        request = messages.new_link(kind, body, nested, parent=index, said=(upon + words, *text[1:]), shell=shell)
+        batching.do(at, [request])
+        if up and elsewhere:
+            made.up()
+        return made
+
+    def interface(self, name: str) -> Interface:
+        """The interface of this name; SpecError when there is none."""
+        found = next((each for each in self.links() if each.name == name), None)
+        if found is None:
+            raise SpecError("name", f"{self} has no interface {name!r}")
+        return Interface(self, name, found.index)
+
+    def links(self) -> list[InterfaceState]:
+        """Every interface as it is now."""
+        batching.flush()
+        self.check_open()
+        return listing.links(self.socket)
+
+    # -- routes and neighbours
+
+    def route(
+        self, to: str, *, via: str | None = None, interface: Interface | None = None, source: str | None = None,
+        metric: int | None = None, replace: bool = False,
+    ) -> None:  # fmt: skip
+        """A route to the subnet ``to`` ("default" for all), by the router ``via`` or straight out of ``interface``."""
+        self._route(True, to, via, interface, source, metric, replace)
+
+    def remove_route(
+        self, to: str, *, via: str | None = None, interface: Interface | None = None, metric: int | None = None
+    ) -> None:
+        """Remove the route that was made with the same words."""
+        self._route(False, to, via, interface, None, metric, False)
+
+    def _route(
+        self, adding: bool, to: str, via: str | None, interface: Interface | None, source: str | None, metric: int | None,
+        replace: bool,
+    ) -> None:  # fmt: skip
+        router = None if via is None else names.address(via, "via")
+        sender = None if source is None else names.address(source, "source")
+        subnet = names.destination(to, router or sender)
+        names.same_version(subnet.version, (("via", router), ("source", sender)))
+        if adding and router is None and interface is None:
+            raise SpecError("via", "a route needs a router (via) or an interface")
+        if metric is not None:
+            spec.number("metric", metric, 0, 2**32 - 1)
+        if interface is not None and interface.network != self:
+            raise SpecError("interface", f"{interface.name} is in another network")
+        request = messages.change_route(
+            adding, subnet, via=router, index=interface.index if interface else None, name=interface.name if interface else "",
+            source=sender, metric=metric, replace=replace,
+        )  # fmt: skip
+        batching.do(self, [request])
+
+    def routes(self) -> list[Route]:
+        """The routes of the main table, of both versions."""
+        batching.flush()
+        self.check_open()
+        return listing.routes(self.socket)
+
+    def neighbours(self) -> list[Neighbour]:
+        """Which MACs this network knows for which addresses."""
+        batching.flush()
+        self.check_open()
+        return listing.neighbours(self.socket)
+
+    # -- sysctls
+
+    def sysctls(self, values: Mapping[str, int | str]) -> None:
+        """Write sysctls of this namespace, as {"net.ipv4.ip_forward": 1}. SpecError for those of another kind."""
+        written = [WriteFile(path, text) for path, text in spec.sysctls(values, ("net",)).items()]
+        batching.flush()
+        self._carry_out(written)
+
+    def sysctl(self, name: str) -> str:
+        """What one says, as text."""
+        path = spec.sysctl(name, "name")
+        batching.flush()
+        text: str = self.call(_read, path)
+        return text
+
+    def forward(self) -> None:
+        """Make it a router: it passes on, IPv4 and IPv6, what is not for itself."""
+        self.sysctls({"net.ipv4.ip_forward": 1} | ({"net.ipv6.conf.all.forwarding": 1} if os.path.exists(_ACCEPT_DAD) else {}))
+
+    def _carry_out(self, ops: list[WriteFile]) -> None:
+        """Have a process join and do these."""
+        spawner = ensure()
+        way = joining.way(joining.checked(self.joins(), ()), spawner)
+        plan = Plan((*way.ops, *ops))
+        with record(self.trace):
+            emit_script(_Ended(plan))
+            child = spawner.start(plan, fds=way.fds, borrowed=privilege.is_borrowed(plan), stay=True)
+            try:
+                child.settle()
+            finally:
+                child.end()
+
+    # -- as a whole
+
+    @property
+    def place(self) -> str:
+        """A path in /proc by which others reach the namespace while this object is open."""
+        return f"/proc/{os.getpid()}/fd/{self.namespace.fileno()}"
+
+    @property
+    def enter(self) -> str:
+        """The beginning of a shell command that is to do something in it."""
+        user = ""
+        if not privilege.is_privileged() and (owner := self.namespace.owner):
+            with owner:
+                spawner = ensure()
+                path = f"/proc/{spawner.borrowed_pid}/ns/user" if owner.id == spawner.borrowed_user else owner.path()
+            user = f"--preserve-credentials --user={path} "
+        return f"nsenter {user}--net={self.place}"
+
+    def as_target(self) -> str:
+        """The words of ip(8) for an interface to come here; the shell opens what cannot be seen from inside."""
+        return f" netns /proc/self/fd/9 9<{self.place}"
+
+    def new_index(self) -> int:
+        """The index for a next interface, chosen here so that what follows need not ask for it."""
+        return next(self._indexes)
+
+    def joins(self) -> Mapping[str, Any]:
+        return {"net": self.namespace}
+
+    def check_open(self) -> None:
+        if self.socket.closed:
+            raise DeadNamespace("this network was closed.")
+
+    def close(self) -> None:
+        """Let go of the namespace, which vanishes with all interfaces when nothing else holds it."""
+        self.socket.close()
+        self.namespace.close()
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self.namespace.id == other.namespace.id
+
+    def __hash__(self) -> int:
+        return hash(self.namespace.id)
+
+    def __repr__(self) -> str:
+        return f"<Network {self.namespace}{', closed' if self.socket.closed else ''}>"
+
+
+class _Ended:
+    """A plan as one command of a longer script."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+
+    def shell(self) -> str:
+        return self._plan.script("true")
+
+
+def create(*, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None) -> Network:
+    """A new network namespace that descriptors hold, its loopback up; ``sysctls`` are set before anything is in it."""
+    return create_many(1, loopback=loopback, sysctls=sysctls)[0]
+
+
+def create_many(count: int, *, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None) -> list[Network]:
+    """``count`` of them, made by one process: two descriptors each (EMFILE at RLIMIT_NOFILE), and no process. unshare(2)
+
+    IPv6 addresses are used without a search for duplicates (net.ipv6.conf.default.accept_dad 0).
+    """
+    spec.number("count", count, 1, MOST)
+    inside: list[SetUp | WriteFile] = []
+    if os.path.exists(_ACCEPT_DAD):
+        inside.append(WriteFile(_ACCEPT_DAD, "0", implied=WHY_NO_DAD))
+    inside += [WriteFile(path, text) for path, text in spec.sysctls(sysctls, ("net",)).items()]
+    inside += [SetUp("lo", implied=WHY_LOOPBACK)] if loopback else []
+    borrow = privilege.borrow(ensure())
+    before: list[Op] = [borrow] if borrow else []
+    ops = (*before, NewNamespaces(()), NewNetworks(count, "networks", tuple(inside)))
+    return _handed_back(ops, {}, count)
+
+
+def _handed_back(ops: tuple[Op, ...], fds: Mapping[str, Any], count: int) -> list[Network]:
+    """The networks that a process hands back which does ``ops`` and ends."""
+    spawner, plan = ensure(), Plan(ops)
+    found: list[Network] = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            child = spawner.start(
+                plan, fds={**fds, "networks": theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
+            )
+        emit_script(_Ended(plan))
+        try:
+            found += _received(ours, count)
+            child.settle()
+            _share(child.steps, found)
+        except BaseException:
+            for each in found:
+                each.close()
+            raise
+        finally:
+            child.end()
+    return found
+
+
+def _received(channel: socket.socket, count: int) -> Iterator[Network]:
+    """Those that come, up to ``count``; fewer when the process at the other end has failed."""
+    for _ in range(count):
+        word, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
+        if not word:
+            return
+        namespace, sock = Descriptor(descriptors[0]), socket.socket(fileno=descriptors[1])
+        yield Network(Namespace("net", namespace), netlink.Socket(sock))
+
+
+def _share(steps: Sequence[Step], made: Sequence[Network]) -> None:
+    """Give each network the steps by which it was made; the first also those that led there."""
+    number = 0
+    for step in steps:
+        number += step.call == "unshare"
+        made[max(number - 1, 0)].trace.append(step)
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read().rstrip("\n")

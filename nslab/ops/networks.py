@@ -1,0 +1,72 @@
+"""Network namespaces that are handed back as descriptors, each with a netlink socket that was opened inside."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nslab import syscalls
+from nslab.model import KINDS
+from nslab.ops.base import Context, Op
+from nslab.ops.interfaces import SetUp
+from nslab.ops.spaces import WriteFile
+
+
+@dataclass(frozen=True)
+class NewNetworks(Op):
+    """``count`` new network namespaces, one unshare(2) after the other, handed back over the socket named ``fd``.
+
+    Each gets what ``inside`` does. A namespace that the process has left lives on by its descriptors.
+    """
+
+    count: int
+    fd: str
+    inside: tuple[SetUp | WriteFile, ...] = ()
+
+    def perform(self, context: Context) -> None:
+        for _ in range(self.count):
+            syscalls.unshare(KINDS["net"].flag)
+            for op in self.inside:
+                op.execute(context)
+            _hand_back(context.fds[self.fd])
+
+    def describe(self) -> str:
+        return f"make network namespaces, and hand back a descriptor and a netlink socket of each: {self.count}"
+
+    def shell(self) -> str:
+        return f"# no standard tool: {self.count} network namespaces that only descriptors hold"
+
+    def wrap(self, inner: str) -> str:
+        if self.count > 1:
+            return f"{self.shell()}\n{inner}"
+        lines = [op.shell() for op in self.inside]
+        return f"unshare --net sh -c {shlex.quote(chr(10).join([*lines, inner]))}"
+
+
+@dataclass(frozen=True)
+class HandBackNetwork(Op):
+    """Hand back, over the socket named ``fd``, the network namespace that the process is in, and a netlink socket."""
+
+    fd: str
+    changes: ClassVar[str] = "net"  # with the socket one can
+
+    def perform(self, context: Context) -> None:
+        _hand_back(context.fds[self.fd])
+
+    def describe(self) -> str:
+        return "hand back a descriptor of this network namespace, and a netlink socket"
+
+    def shell(self) -> str:
+        return ": # each command below opens its own netlink socket"
+
+
+def _hand_back(channel: int) -> None:
+    namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with syscalls.netlink_socket() as opened, socket.socket(fileno=os.dup(channel)) as way:
+            socket.send_fds(way, [b"n"], [namespace, opened.fileno()])
+    finally:
+        os.close(namespace)
