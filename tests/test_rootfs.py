@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -293,18 +294,44 @@ def test_mounts_on_the_machine_s_own_tree_are_the_container_s_alone(source: Path
     assert os.listdir(target) == [] and os.listdir(source) == ["file"]
 
 
-@pytest.mark.parametrize("text", ["{outside}", "../../../../../../../..{outside}", "/proc/self/root/{outside}"])
-def test_d16_a_mount_target_through_a_symlink_stays_inside(text: str, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{outside}", "../../../../../../../..{outside}", "/proc/self/root/{outside}", "bin"])
+@pytest.mark.parametrize("target", ["/link/below", "/link", "/bin/../link"])
+def test_d16_a_mount_target_through_a_symlink_is_refused(text: str, target: str, source: Path, tmp_path: Path) -> None:
+    """Before anything is made where the files are there, by the kernel (openat2) where they are unpacked."""
     outside = tmp_path / "outside"
     outside.mkdir()
+    text = text.format(outside=outside)
     root = roots.folder(tmp_path / "root")
-    (root / "link").symlink_to(text.format(outside=outside))
-    try:
-        with nslab.Container(isolate="mnt", rootfs=root, mounts=[f"{source}:/link/below"]) as box:
-            assert box.run(["cat", f"{outside}/below/file"]).stdout == "text", "in the root of the container"
-    except nslab.SyscallError as error:
-        assert error.name in ("ELOOP", "EEXIST", "ENOENT") and text != "/outside"
+    (root / "link").symlink_to(text)
+    rule = "without '..'" if ".." in target else f"leads through the symlink /link -> {text}"
+    with pytest.raises(nslab.SpecError, match=re.escape(rule)):
+        nslab.run("true", isolate="mnt", rootfs=root, mounts=[f"{source}:{target}"])
+    (tmp_path / "root.tar").write_bytes(roots.layer({"link": ("link", text)}))
+    with pytest.raises(nslab.NslabError) as caught:
+        nslab.run("true", isolate="mnt", rootfs=tmp_path / "root.tar", mounts=[nslab.Tmpfs(target)])
+    if ".." not in target:
+        assert isinstance(caught.value, nslab.SyscallError) and caught.value.name == "ELOOP"
+        assert f"/link is a symlink there, to {text}" in caught.value.hint
     assert os.listdir(outside) == []
+
+
+def test_d16_a_symlink_of_the_machine_is_no_target_either(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    for entry in (f"tmpfs:{tmp_path}/link", f"/etc:{tmp_path}/link", f"overlay:/etc:{tmp_path}/link"):
+        with nslab.record() as trace, pytest.raises(nslab.SpecError, match=f"{tmp_path}/there is where it leads"):
+            nslab.run("true", isolate="mnt", mounts=[entry])
+        assert len(trace) == 0
+    with pytest.raises(nslab.SpecError, match=f"mqueue: {tmp_path}/link leads through the symlink"):
+        nslab.run("true", isolate="mnt ipc", mqueue=f"{tmp_path}/link")
+
+
+def test_the_own_folders_of_a_root_may_be_symlinks_inside_it(tmp_path: Path) -> None:
+    root = roots.folder(tmp_path / "root")
+    (root / "var" / "tmp").mkdir(parents=True)
+    (root / "tmp").symlink_to("/var/tmp")
+    assert nslab.run("touch /tmp/new; ls /var/tmp", isolate="mnt", rootfs=root).stdout == "new\n"
+    assert not os.listdir(root / "var" / "tmp")
 
 
 @contextlib.contextmanager
@@ -331,7 +358,7 @@ def test_d16_a_target_that_is_swapped_while_it_is_mounted(source: Path, tmp_path
     root = roots.folder(tmp_path / "root")
     with swapping(root / "t", outside):
         for _ in range(25):
-            with contextlib.suppress(nslab.SyscallError):
+            with contextlib.suppress(nslab.SyscallError, nslab.SpecError):
                 nslab.run("true", isolate="mnt", rootfs=root, mounts=[f"{source}:/t/below"])
             assert os.listdir(outside) == []
 

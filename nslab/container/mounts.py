@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ class Bind:
     """Show a file or folder of the machine at ``target`` too (None: under the same path), with all mounted below it.
 
     What is written there is written on the machine, but for ``read_only``. Short: "/source:/target" or "/source:/target:ro".
+    A symlink as the target of a mount, or on the way to it, is refused.
 
     ``idmap`` (root only, where kernel and filesystem can) shows its files with other owners, and leaves them as they are: lines
     of (id on disk, id on the machine, count), for uids and gids alike. "container" takes the id map of the container's own
@@ -156,6 +158,17 @@ def _target(argument: str, path: str, has_root: bool, folder: bool) -> str:
     if os.path.isdir(path) != folder:
         raise SpecError(argument, f"a folder can be mounted on a folder only and a file on a file, which {path} is not")
     return path
+
+
+def refuse_symlinks(argument: str, target: str, root: str) -> None:
+    """Refuse a target that leads through a symlink of the files at ``root``, as they are now; the kernel refuses later ones."""
+    parts = target.strip("/").split("/")
+    for count in range(1, len(parts) + 1):
+        place = "/".join(parts[:count])
+        with contextlib.suppress(OSError):  # it is none, or not there
+            leads = os.readlink(os.path.join(root, place))
+            where = f"; {os.path.realpath(target)} is where it leads" if root == "/" else ""
+            raise SpecError(argument, f"{target} leads through the symlink /{place} -> {leads}{where}. Name the place itself")
 
 
 def sources(wanted: Iterable[Bind | Tmpfs | Overlay]) -> Iterator[str]:

@@ -103,11 +103,16 @@ class Request:
         if propagation != "private" and "mnt" not in kinds:
             raise SpecError("propagation", "needs a mount namespace of its own (isolate='mnt ...')")
         root, wanted = _files(rootfs, mounts, kinds) if rootfs is not None or mounts != () else (None, ())
+        queues = spec.folder("mqueue", mqueue, kinds, ("ipc", "mnt"))
+        if queues and (root is None or root.kind == "tree"):
+            from nslab.container import mounts as places
+
+            places.refuse_symlinks("mqueue", queues, root.path if root else "/")
         if loopback and "net" not in kinds:
             raise SpecError("loopback", "needs a network namespace of its own (isolate='net ...')")
         return cls(
             kinds, spec.hostname(hostname, kinds), spec.hostname(domainname, kinds, "domainname"), uid_map, gid, setgroups,
-            spec.clock(clock, kinds), proc, bool(loopback), spec.folder("mqueue", mqueue, kinds, ("ipc", "mnt")),
+            spec.clock(clock, kinds), proc, bool(loopback), queues,
             spec.sysctls(sysctls, kinds), bool(hardened), joined, root, wanted, propagation, limiting.checked(limits),
         )  # fmt: skip
 
@@ -210,7 +215,11 @@ def _files(
     from nslab.container import roots
 
     root = roots.checked(rootfs, kinds)
-    return root, wanted.checked(mounts, kinds, root is not None)
+    found = wanted.checked(mounts, kinds, root is not None)
+    if root is None or root.kind == "tree":  # what is unpacked is not there yet
+        for index, entry in enumerate(found):
+            wanted.refuse_symlinks(f"mounts[{index}]", str(entry.target), root.path if root else "/")
+    return root, found
 
 
 def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None, cgroup: InCgroup | None = None) -> tuple[Op, ...]:

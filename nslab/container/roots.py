@@ -152,19 +152,21 @@ def _filled(root: Root, at: str, owners: bool) -> list[Op]:
 
 
 def _rest(at: str, kinds: tuple[str, ...], new_proc: bool, userns: bool) -> list[Op]:
-    proc: Op = BindInside("/proc", "/proc", at, implied=WHY_REST)
+    proc: Op = BindInside("/proc", "/proc", at, follow=True, implied=WHY_REST)
     if new_proc:
-        proc = MountInside("proc", "/proc", at, SAFE, implied=WHY_REST)
-    sys: Op = MountInside("sysfs", "/sys", at, SAFE, implied=WHY_REST)  # it shows the network namespace of whoever mounts it
+        proc = MountInside("proc", "/proc", at, SAFE, follow=True, implied=WHY_REST)
+    sys: Op = MountInside(
+        "sysfs", "/sys", at, SAFE, follow=True, implied=WHY_REST
+    )  # it shows the network namespace of whoever mounts it
     if userns and "net" not in kinds:
-        sys = BindInside("/sys", "/sys", at, implied=WHY_REST)
+        sys = BindInside("/sys", "/sys", at, follow=True, implied=WHY_REST)
     held = ("MS_NOSUID", "MS_NODEV")
     return [
         proc,
         sys,
         MakeDev(at, implied=WHY_REST),
-        MountInside("tmpfs", "/tmp", at, held, "mode=1777", implied=WHY_REST),
-        MountInside("tmpfs", "/run", at, held, "mode=755", implied=WHY_REST),
+        MountInside("tmpfs", "/tmp", at, held, "mode=1777", follow=True, implied=WHY_REST),
+        MountInside("tmpfs", "/run", at, held, "mode=755", follow=True, implied=WHY_REST),
     ]
 
 

@@ -7,6 +7,7 @@ the fact that broke it, and what to do. An empty string means that the errno say
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from errno import (
@@ -353,6 +354,21 @@ def _mount(errno: int, fstype: str = "", target: str = "", source: str = "", **_
     return ""
 
 
+def _openat2(errno: int, folder: int = -1, path: str = "", **_: Any) -> str:
+    """A place in a container, below the descriptor ``folder`` of its root."""
+    if errno == ELOOP:
+        parts = path.split("/")
+        for count in range(1, len(parts) + 1):
+            place = "/".join(parts[:count])
+            if stat.S_ISLNK(os.stat(place, dir_fd=folder, follow_symlinks=False).st_mode):
+                leads = os.readlink(place, dir_fd=folder)
+                return (
+                    f"/{place} is a symlink there, to {leads}, and a place in a container is not reached through one.\n"
+                    "what to do: name the place itself. openat2(2)"
+                )
+    return ""
+
+
 def _umount(errno: int, target: str = "", **_: Any) -> str:
     if errno == EBUSY:
         return (
@@ -528,6 +544,7 @@ _RULES: dict[str, Callable[..., str]] = {
     "chdir": _path,
     "chroot": _chroot,
     "mount": _mount,
+    "openat2": _openat2,
     "umount2": _umount,
     "pivot_root": _pivot_root,
     "setgroups": _setgroups,

@@ -63,17 +63,21 @@ class MakeLinks(Op):
 
 @dataclass(frozen=True)
 class MountInside(Op):
-    """Mount a filesystem at ``target`` of the container whose root lies at ``root`` now; a missing folder is made."""
+    """Mount a filesystem at ``target`` of the container whose root lies at ``root`` now; a missing folder is made.
+
+    A symlink on the way to the target is refused, unless it is to ``follow`` those, inside the root.
+    """
 
     fstype: str
     target: str
     root: str = "/"
     flags: tuple[str, ...] = ()
     data: str | None = None
+    follow: bool = False
     changes: ClassVar[str] = "mnt"
 
     def perform(self, context: Context) -> None:
-        with make(self.root, self.target) as place:
+        with make(self.root, self.target, follow=self.follow) as place:
             syscalls.mount(self.fstype, f"/proc/self/fd/{place}", self.fstype, syscalls.mount_flags(*self.flags), self.data)
 
     def describe(self) -> str:
@@ -98,12 +102,13 @@ class BindInside(Op):
     read_only: bool = False
     folder: bool = True
     tree: str = ""
+    follow: bool = False
     changes: ClassVar[str] = "mnt"
 
     def perform(self, context: Context) -> None:
         with (
             opened(self._copy(context)) as mount,
-            make(self.root, self.target, folder=self.folder) as place,
+            make(self.root, self.target, folder=self.folder, follow=self.follow) as place,
         ):
             if self.read_only:
                 syscalls.mount_setattr(mount, syscalls.AT_RECURSIVE, syscalls.MOUNT_ATTR_RDONLY)
@@ -139,7 +144,7 @@ class MakeDev(Op):
     changes: ClassVar[str] = "mnt"
 
     def perform(self, context: Context) -> None:
-        with make(self.root, "/dev") as place:
+        with make(self.root, "/dev", follow=True) as place:
             flags = syscalls.mount_flags("MS_NOSUID")
             syscalls.mount("tmpfs", f"/proc/self/fd/{place}", "tmpfs", flags, "mode=755")
         with find(self.root, "/dev") as folder:

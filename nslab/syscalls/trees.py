@@ -34,7 +34,7 @@ def openat2(folder: int, path: str, flags: int, resolve: int, mode: int = 0) -> 
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     given = (OPENAT2, ctypes.c_int(folder), os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
-    return int(invoke("openat2", (folder, path, flags, resolve), libc.syscall, *given, path=path))
+    return int(invoke("openat2", (folder, path, flags, resolve), libc.syscall, *given, path=path, folder=folder))
 
 
 def open_inside(folder: int, path: str, flags: int) -> int:
