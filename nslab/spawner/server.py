@@ -9,37 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import os
-import pickle
 import resource
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nslab import procfs, syscalls
-from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
+from nslab import syscalls
+from nslab.errors import DeadNamespace, NslabError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import BecomeRoot, Borrow, Context, Execute, Idmapped, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns
-from nslab.spawner import channel, child
+from nslab.ops import Borrow, Context, Execute, Idmapped, IdMaps, InCgroup, NewNamespaces
+from nslab.spawner import aside, channel, child
 from nslab.spawner.launch import find
 from nslab.spawner.messages import ALONE, RETURNS, OpenBorrowed, Regroup, Start
+from nslab.spawner.pool import Pool
 from nslab.spawner.reaper import Reaper
 from nslab.spawner.registry import Registry
 from nslab.spawner.report import Report, portable, tell
 from nslab.spawner.standby import Standby
 from nslab.syscalls import guard
-from nslab.syscalls.processes import CLONE_PARENT
 
 if TYPE_CHECKING:
     from nslab.spawner.cgroups import Groups
 
-WHY_FORK = "a process of its own does it, since there is no way back"
 PATIENCE = 5  # ms that a request may wait for the news that its process was made
 QUIET = 2  # ms without a request or an end, after which there is time to make another standby
 
@@ -63,11 +59,8 @@ class Server:
         self.bare: dict[int, int] = {}  # the descriptor on which it is answered -> PID, of an init that cannot see it close
         self.becoming: dict[int, int] = {}  # a pipe that ends when such a process executes its program -> its reply descriptor
         self.poller = select.poll()
-        self.standbys: list[Standby] = []  # those that had no request yet first, the oldest in front
-        self.wanted = 1  # so many of them
+        self.pool = Pool(self._stand_by, self.poller)
         self.loaded = 0  # which needs of requests were met before
-        self.making: dict[int, Standby] = {}  # by PID, those that took a request and have not said yet which process does it
-        self.lending: dict[int, Standby] = {}  # those whose memory is in use, and may come back
         self.borrowed = 0  # the PID of the second server
         self.reaper = Reaper()
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -82,17 +75,16 @@ class Server:
         for fd in (self.control, self.signals, self.watchdog):
             self.poller.register(fd, select.POLLIN)
         while True:
-            there = len(self.standbys) + len(self.making) + len(self.lending)
-            short = there < self.wanted
-            patience = (QUIET if there else 0) if short else PATIENCE if self.untold else None
+            short = self.pool.short
+            patience = (QUIET if self.pool.there else 0) if short else PATIENCE if self.untold else None
             ready = {fd for fd, _ in self.poller.poll(patience)}
             if not ready and short:
-                self.replenish()
+                self.pool.replenish()
             elif not ready:
                 self.announce()
             if self.watchdog in ready:
                 break
-            for standby in [*self.making.values(), *self.lending.values()]:
+            for standby in self.pool.at_work():
                 if standby.sock.fileno() in ready:
                     self.hear(standby)
             for fd in ready & self.becoming.keys():
@@ -119,86 +111,43 @@ class Server:
 
     # -- by a standby: what needs nothing of the spawner ----------------------------------------------------------------
 
-    def replenish(self) -> None:
-        """Have one more standby, unless there may be no more processes: then the next request is told so."""
-        try:
-            self.standbys.insert(sum(standby.fresh for standby in self.standbys), self.new_standby())
-        except SyscallError:
-            self.wanted = 0
-
-    def new_standby(self) -> Standby:
-        mine, theirs = channel.pair()
-        with theirs:
-            guard.collect()
-            pid = syscalls.fork()
-            if pid == 0:
-                Standby.live(theirs, Context(self.machine, {}), self.watchdog, self.signals, self.files)
-        return Standby(pid, mine)
+    def _stand_by(self, sock: socket.socket) -> NoReturn:
+        Standby.live(sock, Context(self.machine, {}), self.watchdog, self.signals, self.files)
 
     def hand_over(self, data: bytes, fds: list[int]) -> None:
-        """Give a request, as it came, to the standby. Its first descriptor is the channel on which it is answered."""
+        """Give a request, as it came, to a standby. Its first descriptor is the channel on which it is answered."""
         reply = fds[0]
         if missing := data[0] & ~(ALONE | RETURNS) & ~self.loaded:
             child.get_ready(missing)
             self.loaded |= missing
-            while self.standbys:  # which do not have it
-                self.standbys.pop().sock.close()
+            self.pool.dismiss()
         try:
-            standby = self.given(data, fds)
+            standby = self.pool.give(data, fds, returns=bool(data[0] & RETURNS))
         except (NslabError, OSError) as error:
             tell(reply, [], "failed", portable(error))
             tell(reply, [], "gone", 0)
             os.close(reply)
         else:
             self.children[standby.pid] = reply
-            self.making[standby.pid] = standby
-            self.poller.register(standby.sock, select.POLLIN)
-            self.wanted = max(self.wanted, 1 if data[0] & RETURNS else 2)  # what uses one up may come before a run
         finally:
             for fd in fds[1:]:
                 os.close(fd)
 
-    def given(self, data: bytes, fds: list[int]) -> Standby:
-        """The standby that took the request; another one, should somebody have killed it."""
-        for _ in range(2):
-            last = bool(data[0] & RETURNS)  # which may be one that comes back again and again; the first is new
-            standby = self.standbys.pop(-1 if last else 0) if self.standbys else self.new_standby()
-            try:
-                channel.pass_on(standby.sock, data, fds)
-                return standby
-            except (BrokenPipeError, ConnectionResetError):
-                standby.sock.close()
-        raise NslabError("a new process of the spawner ends before it can take a request.")
-
     def hear(self, standby: Standby) -> None:
-        """Learn which process does the request, the standby itself or one that it made; later, that it is free again."""
-        asked = self.making.pop(standby.pid, None)
-        try:
-            (pid,), _ = channel.receive(standby.sock)
-        except EOFError:  # it failed, and has said why; or it has lent its memory for good
-            pid = -1
-        if asked and pid > 0:
+        """Learn which process does a request."""
+        if pid := self.pool.hear(standby):
             self.children[pid] = self.children.pop(standby.pid)
             self.untold[pid] = []
-            self.lending[standby.pid] = standby
-            return
-        self.poller.unregister(standby.sock)
-        self.lending.pop(standby.pid, None)
-        if pid == 0 and len(self.standbys) < self.wanted:
-            self.standbys.append(replace(standby, fresh=False))
-        else:
-            standby.sock.close()
 
     def hear_all(self) -> None:
         """Know every child that was asked for, which a standby says as soon as it can."""
-        for standby in [*self.making.values()]:
+        for standby in [*self.pool.making.values()]:
             self.hear(standby)
 
     def end_orphans(self) -> None:
         """End the children that nobody asked for."""
         self.hear_all()
-        known = (*self.children, *self.lending, *(standby.pid for standby in self.standbys))
-        self.reaper.end_orphans(frozenset(known))
+        self.reaper.end_orphans({*self.children, *self.pool.pids()})
 
     # -- by itself ------------------------------------------------------------------------------------------------------
 
@@ -264,9 +213,9 @@ class Server:
         child.get_ready(request.needs)
         maps = new.maps if isinstance(new, NewNamespaces) and "user" in kinds else None
         way = tuple(op for op in ops[: max(at, 0)] if not isinstance(op, Borrow | Idmapped | InCgroup))
-        user = _user_part(way)
+        user = aside.user_part(way)
         # One wakeup less, and less work while the child needs the pages. A mount table that was joined may have another /proc.
-        by_itself = maps is not None and maps.single and not _joins(way, "mnt")
+        by_itself = maps is not None and maps.single and not aside.joins(way, "mnt")
         context = Context(self.machine, fds, root=by_itself, made=kinds)
         work = request.work
         if isinstance(work, Execute) and work.launched:
@@ -285,18 +234,18 @@ class Server:
         fresh = cgroup is not None and self.open_cgroup(cgroup, fds)
         mapped, written = os.pipe() if maps and not by_itself else (-1, -1)
         try:
-            make = new.execute if new and (kinds or way) else _fork
-            nests = "pid" in kinds and _joins(way, "pid")
-            pid = self.aside(way, make, context, member=nests) if way else make(context)
+            make = new.execute if new and (kinds or way) else aside.fork
+            nests = "pid" in kinds and aside.joins(way, "pid")
+            pid = aside.aside(way, make, context, member=nests) if way else make(context)
             if pid and nests:
-                pid = self.child_known_as(pid)
+                pid = aside.child_known_as(pid, self.children)
             if pid == 0:
                 self.control.close()  # else a child that waits before an op would keep up the look that somebody serves it
                 first = partial(maps.write, "self") if maps and by_itself else partial(os.read, mapped, 1) if maps else None
                 child.live(request, ops[at + 1 :], context, Report(fds["reply"]), self.signals, self.files, first)
             if maps and not by_itself:
                 if user:  # only who is in the parent user namespace may write them
-                    self.aside(user, lambda _: self.write_maps(pid, maps), context)
+                    aside.aside(user, lambda _: self.write_maps(pid, maps), context)
                 else:
                     self.write_maps(pid, maps)
                 os.write(written, b"!")
@@ -320,69 +269,6 @@ class Server:
         for fd in (reply, executes):
             self.poller.register(fd, 0)
 
-    def child_known_as(self, number: int) -> int:
-        """The PID of the new child that is an init and has this number in the PID namespace around its own."""
-        for pid in procfs.children():
-            if pid not in self.children and procfs.numbers(pid)[-2:] == (number, 1):
-                return pid
-        raise SpawnerError("the new process ended before it was known.")
-
-    def aside(
-        self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context, member: bool = False
-    ) -> int:  # fmt: skip
-        """Do ``ops`` and then ``action`` in a process of its own, since there is no way back; what the action returned.
-
-        It returns 0 in a process that the action made, and that is then a child of this one. ``member``: only a member of the
-        PID namespace that was joined can do it, which is another process, and has its own numbers for what it makes.
-        """
-        out, into = os.pipe()
-        pid = _fork(context)
-        if pid == 0:
-            os.close(out)
-            context.fds.pop("cgroup", None)  # this process is in it, and so will be what it makes
-            value = self._be_aside(ops, action, context, into, member)
-            if value == 0:
-                os.close(into)
-                return 0
-            os._exit(0)
-        os.close(into)
-        with os.fdopen(out, "rb") as pipe:
-            said = io.BytesIO(pipe.read())
-        os.waitpid(pid, 0)
-        for _ in range(2 if member else 1):
-            try:
-                calls, value, error = pickle.load(said)
-            except EOFError:
-                raise SpawnerError("the process on the way to a joined namespace ended before it was through.") from None
-            guard.add(calls)
-            if error:
-                raise error
-        return int(value or 0)
-
-    def _be_aside(
-        self, ops: tuple[Op, ...], action: Callable[[Context], int | None], context: Context, into: int, member: bool
-    ) -> int | None:  # fmt: skip
-        """The life of that process: -1 when it failed."""
-        calls = guard.collect()
-        value: int | None = -1
-        failed: BaseException | None = None
-        try:
-            if _joins(ops, "mnt"):  # there this process may not be seen
-                context.proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
-            for op in ops:
-                op.execute(context)
-            if _joins(ops, "user"):
-                guard.implied("joining a user namespace makes /proc/PID of this process root's, who may be nobody inside")
-                syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-            if member:
-                self._become_member(calls, into)
-            value = action(replace(context, aside=True))
-        except BaseException as error:
-            failed = portable(error)
-        if value != 0:
-            os.write(into, pickle.dumps((calls, value, failed)))
-        return value
-
     def open_cgroup(self, cgroup: InCgroup, fds: dict[str, int]) -> bool:
         """Open the cgroup that a process is to be born in as the descriptor "cgroup"; whether it was made for this one."""
         fresh = not cgroup.found and not self.groups.has(cgroup)
@@ -402,19 +288,6 @@ class Server:
         for pid in request.pids:
             with contextlib.suppress(SyscallError):  # it has ended
                 syscalls.write_file(f"{request.cgroup.path}/cgroup.procs", str(pid))
-
-    def _become_member(self, calls: list[Any], into: int) -> None:
-        """Go on as a child in the PID namespace that was joined, when the process so far has told what it did."""
-        told, telling = os.pipe()
-        guard.implied("only a member of a PID namespace can make one inside it")
-        if syscalls.clone3(CLONE_PARENT):
-            os.write(into, pickle.dumps((calls, None, None)))
-            os._exit(0)
-        guard.implied("")
-        os.close(telling)
-        os.read(told, 1)
-        os.close(told)
-        calls.clear()
 
     def write_maps(self, pid: int, maps: IdMaps) -> None:
         """Write the id maps of the new user namespace that process ``pid`` is in, from outside it."""
@@ -473,7 +346,7 @@ class Server:
                 return
             if pid == 0:
                 return
-            if pid not in self.children or pid in self.making:
+            if pid not in self.children or pid in self.pool.making:
                 self.hear_all()
             if pid == self.borrowed and status != 0:  # killed: nothing of an ordinary user can go on, he gets a new pair
                 self.end()  # (with 0 it ended by itself, since an interrupt made the notebook forget it)
@@ -486,21 +359,3 @@ class Server:
                 if self.bare.pop(reply, 0):
                     self.poller.unregister(reply)
                 os.close(reply)
-
-
-def _joins(ops: Iterable[Op], kind: str) -> bool:
-    return any((isinstance(op, Join) and kind in op.kinds) or (isinstance(op, Setns) and op.kind == kind) for op in ops)
-
-
-def _user_part(ops: Iterable[Op]) -> tuple[Op, ...]:
-    """Of these ops those that lead into a user namespace."""
-    part = tuple(replace(op, kinds=("user",)) if isinstance(op, Join) else op for op in ops if _joins((op,), "user"))
-    return (*part, BecomeRoot(implied=WHY_FORK)) if part else ()
-
-
-def _fork(context: Context) -> int:
-    guard.implied(WHY_FORK)
-    try:
-        return syscalls.clone3(0, cgroup=context.fds["cgroup"]) if "cgroup" in context.fds else syscalls.fork()
-    finally:
-        guard.implied("")
