@@ -2,6 +2,7 @@
 
     NslabError
     ├── SpecError (ValueError)         what was asked for cannot be: which argument, which rule
+    │   └── NoSuchKind (KeyError)      a kind of namespace that is not there
     ├── Refused                        it would change the machine itself, which nslab never does
     ├── Unavailable                    this machine lacks something: what, and how to get it
     ├── SyscallError (OSError)         the kernel said no: call, args, errno, hint, and the steps before it
@@ -45,6 +46,10 @@ class SpecError(NslabError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.argument}: {self.rule}"
+
+
+class NoSuchKind(SpecError, KeyError):
+    """No namespace of this kind is there to be looked up; a KeyError, as of any mapping."""
 
 
 class Refused(NslabError):

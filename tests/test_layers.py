@@ -206,8 +206,8 @@ def test_the_model_does_no_input_or_output() -> None:
 HARMLESS = {
     "allow", "allowed", "chdir", "detached", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "memory_at",
     "mount_flags", "mq_getattr", "netlink_socket", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent",
-    "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "openat2", "owner_of", "pidfd_open",
-    "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd", "uname",
+    "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "open_namespace", "openat2", "owner_of",
+    "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd", "uname",
 }  # fmt: skip
 
 

@@ -91,6 +91,92 @@ def test_joining_a_namespace() -> None:
         assert process.gethostname() == "theirs"
 
 
+def test_joining_by_a_path() -> None:
+    """As the process sees /proc: "self" is the process, and the script of it can name what others can find."""
+    with nslab.Container(isolate="uts", hostname="theirs") as web, nslab.process() as process:
+        mine = process.namespaces["uts"]
+        process.setns(Path(f"/proc/{web.pid}/ns/uts"))
+        assert process.gethostname() == "theirs"
+        assert process.namespaces["uts"] == web.namespaces["uts"]
+        assert [step.call for step in process.trace if step.call in ("open", "setns")] == ["open", "setns"]
+        assert f"nsenter --uts=/proc/{web.pid}/ns/uts" in process.trace.shell()
+        process.unshare("uts")
+        process.sethostname("own")
+        process.setns("/proc/self/ns/uts")
+        assert process.gethostname() == "own"
+        with web.namespaces["uts"] as uts:
+            number = process.call(os.open, uts.path(), os.O_RDONLY)
+        process.setns(f"/proc/{process.pid}/fd/{number}")
+        assert process.gethostname() == "theirs"
+        assert "# no standard tool: setns() of a namespace that only a descriptor holds" in process.trace.shell()
+        before = process.call(os.listdir, "/proc/self/fd")
+        for path, errno in (
+            (f"/proc/{web.pid}/ns/utz", "ENOENT"),
+            ("/proc/4194304/ns/uts", "ENOENT"),
+            ("/etc/passwd", "EINVAL"),
+        ):
+            with pytest.raises(nslab.SyscallError, match=rf"{errno}\n +\w") as caught:
+                process.setns(path)
+            assert caught.value.hint
+        assert process.call(os.listdir, "/proc/self/fd") == before
+        mine.close()
+        with pytest.raises(nslab.DeadNamespace, match=r"this handle on uts:.* was closed"):
+            process.setns(mine)
+
+
+@pytest.mark.parametrize("wrong", [5, None, "uts", "", ["uts"], b"/proc/1/ns/uts", "/proc/1/ns/uts\0", nslab])
+def test_what_cannot_be_joined_is_refused(wrong) -> None:
+    with nslab.process() as process:
+        steps = len(process.trace)
+        with pytest.raises(nslab.SpecError) as caught:
+            process.setns(wrong)
+        assert caught.value.argument == "namespace"
+        assert len(process.trace) == steps
+
+
+@pytest.mark.parametrize("wrong", [5, None, object(), 1.5, {}])
+def test_what_no_method_takes_is_refused(wrong) -> None:
+    with nslab.process() as process:
+        asked = {
+            "op": lambda: process.do(wrong),
+            "child": lambda: process.wait(wrong),
+            "flags": lambda: process.mount(None, "/nowhere", None, wrong or 5),
+            "groups": lambda: process.setids(0, 0, wrong or 5),
+            "kind": lambda: nslab.Namespace.of("self", wrong),
+            "as_": lambda: nslab.process(as_=wrong or 5),
+            "user": lambda: nslab.run("true", isolate="user", user=wrong if wrong not in (5, None) else 1.5),
+        }
+        for argument, ask in asked.items():
+            with pytest.raises(nslab.SpecError) as caught:
+                ask()
+            assert caught.value.argument == argument or (argument, os.getuid() > 0) == ("as_", True)
+        assert process.getpid() == process.pid_inside
+
+
+@pytest.mark.parametrize("wrong", [5, None, "os.getpid", threading.Lock().acquire])
+def test_what_is_no_function_is_refused(wrong) -> None:
+    with nslab.Container(isolate="uts") as web, nslab.process() as process, web.namespaces["uts"] as uts:
+        for call in (web.call, process.call, uts.call):
+            with pytest.raises(nslab.SpecError, match=r"^function: (must be|it, or what it is called with)"):
+                call(wrong)
+        with pytest.raises(nslab.SpecError, match="cannot be sent"):
+            web.call(print, threading.Lock())
+        assert process.getpid() == process.pid_inside
+
+
+def test_a_kind_that_is_not_there() -> None:
+    """It stays a mapping: ``in`` and get() work, and whoever expects a KeyError gets one."""
+    with nslab.process() as process, nslab.create("uts net") as made:
+        for view in (process.namespaces, made):
+            assert "utz" not in view and view.get("utz") is None and 5 not in view
+            for kind, guess in (("utz", "uts"), ("UTS", "uts"), ("network", "net")):
+                with pytest.raises(KeyError) as caught:
+                    view[kind]
+                assert isinstance(caught.value, nslab.SpecError)
+                assert str(caught.value).startswith(f"kind: {kind!r} is none of ")
+                assert str(caught.value).endswith(f"; did you mean {guess!r}?")
+
+
 # -- processes --------------------------------------------------------------------------------------------------------
 
 

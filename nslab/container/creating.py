@@ -11,7 +11,7 @@ from nslab.errors import SpecError
 from nslab.namespaces import Namespace, privilege
 from nslab.namespaces.entering import Enterable
 from nslab.namespaces.privilege import MapRequest
-from nslab.namespaces.view import NamespacesOf
+from nslab.namespaces.view import NamespacesOf, no_such_kind
 from nslab.ops import Plan, spec
 from nslab.spawner import ensure
 from nslab.trace import Trace, emit_script, record
@@ -30,6 +30,8 @@ class Namespaces(Enterable, Mapping[str, Namespace]):
         self.trace = trace
 
     def __getitem__(self, kind: str) -> Namespace:
+        if kind not in self._held:
+            raise no_such_kind(kind, self._held)
         return self._held[kind]
 
     def __iter__(self) -> Iterator[str]:

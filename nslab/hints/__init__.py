@@ -217,13 +217,25 @@ def _setns(errno: int, flags: int = 0, fd: int = -1, **_: Any) -> str:
     if errno == EINVAL and kinds == ["pid"]:
         return "a process can move its children down the tree of PID namespaces, never up. setns(2)"
     if errno == EINVAL:
-        return "the descriptor is not of a namespace of that kind. setns(2)"
+        return "what was opened is no namespace, or one of another kind. setns(2)"
     if errno == ESRCH:
         return "the process whose namespaces were to be joined has ended."
     if errno == EPERM:
         return (
             "joining needs CAP_SYS_ADMIN in the user namespace that owns the target, and for most kinds in the caller's own; "
             "an ancestor or sibling user namespace can never be joined.\nwhat to do: join from where it was made. setns(2)"
+        )
+    return ""
+
+
+def _open(errno: int, path: str = "", **_: Any) -> str:
+    """Of a namespace."""
+    if errno == ENOENT:
+        return f"there is no {path} where this process looks: the process has ended, its /proc is another, or it is no kind."
+    if errno in (EACCES, EPERM):
+        return (
+            "namespaces of a process are open to whoever may trace it: the same user, with privilege in its user namespace.\n"
+            "what to do: give the namespace itself, as setns(web.namespaces['uts']). namespaces(7)"
         )
     return ""
 
@@ -537,6 +549,7 @@ _RULES: dict[str, Callable[..., str]] = {
     "clone3": _new,
     "clone": _new,
     "setns": _setns,
+    "open": _open,
     "sethostname": _sethostname,
     "setdomainname": _sethostname,
     "write": _write,

@@ -46,7 +46,7 @@ class Namespace(Enterable):
 
         DeadNamespace when there is no such process, PermissionError when it may not be looked at. namespaces(7)
         """
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise SpecError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
         try:
             path = f"/proc/{os.getpid() if pid == 'self' else pid}/ns/{kind}"

@@ -171,6 +171,8 @@ def identity(user: str | int) -> SetIds:
         if not 0 <= user <= MAX_ID:
             raise SpecError("user", f"{user} is no user id; they lie between 0 and {MAX_ID}")
         return SetIds(user, user)
+    if not isinstance(user, str):
+        raise SpecError("user", f"must be a name or a number, not {type(user).__name__}")
     try:
         entry = pwd.getpwnam(user)
     except KeyError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
-from nslab.model import Capabilities, Membership, NamespaceMap, flags_of
+from nslab.model import KINDS, Capabilities, Membership, NamespaceMap, flags_of
 from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.handle import Namespace
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 
 NOBODY = 65534
 LEAVES = SetPropagation("private", implied="else a mount made here could show up outside")
+
+WANTED = "must be a Namespace, as web.namespaces['uts'], or the path of one, as '/proc/PID/ns/uts' or '/proc/PID/fd/N'"
+_LINK = re.compile(rf"/proc/.*/ns/({'|'.join(KINDS)})(?:_for_children)?")
 
 _everyone: weakref.WeakSet[Process] = weakref.WeakSet()
 
@@ -119,6 +123,8 @@ class Process:
 
     def do(self, op: Op, **fds: Any) -> Any:
         """Do any op (see nslab.ops); ``fds`` are the descriptors that it names."""
+        if not isinstance(op, Op):
+            raise SpecError("op", f"must be one of nslab.ops, not {type(op).__name__}")
         value = self._order("op", op, fds)
         self._script.entries.append(op)
         return value
@@ -139,12 +145,30 @@ class Process:
         if leaves:
             self.do(LEAVES)
 
-    def setns(self, namespace: Namespace) -> None:
-        """Join a namespace (pid and time: its next children will). setns(2)"""
+    def setns(self, namespace: Namespace | spec.Folder) -> None:
+        """Join a namespace (pid and time: its next children will). setns(2)
+
+        A path, as /proc/PID/ns/uts or /proc/PID/fd/N, is opened by this process, as it sees /proc.
+        """
+        if isinstance(namespace, str | os.PathLike):
+            return self._setns(spec.text("namespace", os.fspath(namespace)))
+        if not isinstance(namespace, Namespace):
+            raise SpecError("namespace", f"{WANTED}, not {type(namespace).__name__}")
+        if not namespace.alive:
+            raise DeadNamespace(f"this handle on {namespace} was closed.")
         path = namespace.path()
         if self._borrowed and "/fd/" in path:  # inside a user namespace a script may not open what this process holds
             path = ""
         self.do(Setns("namespace", namespace.kind, path), namespace=namespace)
+
+    def _setns(self, path: str) -> None:
+        if not path.startswith("/"):
+            raise SpecError("namespace", f"{WANTED}, not {path!r}")
+        link = _LINK.fullmatch(path)
+        kind = link[1] if link else ""
+        self._order("op", Setns("", kind, path))
+        known = link and "self" not in path  # else it means something else to a script
+        self._script.entries.append(Setns("", kind, path if known else ""))
 
     def sethostname(self, name: str) -> None:
         """Set the host name of its UTS namespace. sethostname(2)"""
@@ -163,6 +187,8 @@ class Process:
         data: str | None = None,
     ) -> None:
         """mount(2); ``flags`` are names of MS_* bits: "MS_REC|MS_PRIVATE" or a list of them."""
+        if not isinstance(flags, Iterable):
+            raise SpecError("flags", f"must be names of MS_* bits, as 'MS_BIND|MS_REC', not {flags!r}")
         names = tuple(flags.replace("|", " ").split() if isinstance(flags, str) else flags)
         for name in names:
             if name not in decode.MOUNT_FLAGS:
@@ -190,6 +216,8 @@ class Process:
 
     def setids(self, uid: int, gid: int, groups: Iterable[int] = ()) -> None:
         """Become another user: setgroups(2), setresgid(2), setresuid(2)."""
+        if not isinstance(groups, Iterable):
+            raise SpecError("groups", f"must be a list of numbers, not {groups!r}")
         for argument, numbers in (("uid", (uid,)), ("gid", (gid,)), ("groups", groups := tuple(groups))):
             for number in numbers:
                 spec.number(argument, number, 0, spec.MAX_ID)
@@ -228,7 +256,7 @@ class Process:
 
     def wait(self, child: Process) -> int:
         """Wait until a child of this process, made by fork(), has ended; its return code. waitpid(2)"""
-        if child._keeper is not self:
+        if not isinstance(child, Process) or child._keeper is not self:
             raise SpecError("child", "must be a process that fork() of this one returned")
         return os.waitstatus_to_exitcode(self._order("wait", child._number))
 
@@ -383,6 +411,8 @@ def process(*, as_: str | None = None) -> Process:
     ``as_="ordinary"`` is a process without privilege, outside any user namespace of nslab's: what an ordinary user meets.
     Started by root it becomes nobody (65534); a user name instead of "ordinary" makes it that user.
     """
+    if as_ is not None:
+        spec.text("as_", as_)
     spawner = ensure()
     trace = Trace()
     ops: list[Op] = []

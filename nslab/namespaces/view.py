@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TypeVar
 
-from nslab.errors import DeadNamespace
+from nslab.errors import DeadNamespace, NoSuchKind
 from nslab.model import KINDS, Membership, NamespaceId
 from nslab.namespaces.handle import Namespace
 from nslab.spawner import Descriptor
 
 Found = TypeVar("Found")
+
+
+def no_such_kind(kind: object, known: Collection[str]) -> NoSuchKind:
+    """The error of a mapping that has only these kinds."""
+    close = difflib.get_close_matches(str(kind).lower(), known, 1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    return NoSuchKind("kind", f"{kind!r} is none of {', '.join(known)}{guess}")
 
 
 class NamespacesOf(Mapping[str, Namespace]):
@@ -27,7 +35,7 @@ class NamespacesOf(Mapping[str, Namespace]):
 
     def __getitem__(self, kind: str) -> Namespace:
         if kind not in KINDS:
-            raise KeyError(kind)
+            raise no_such_kind(kind, KINDS)
         namespace = Namespace.of(self._pid, kind)
         pidfd = self._pidfd()
         if pidfd is None or pidfd.readable():

@@ -301,7 +301,10 @@ class Unshare(Op):
 
 @dataclass(frozen=True)
 class Setns(Op):
-    """setns(2): join the namespace behind the descriptor named ``fd``; ``kind`` "" takes whatever kind it is."""
+    """setns(2): join the namespace behind the descriptor named ``fd``, or behind ``path`` where ``fd`` is "".
+
+    ``kind`` "" takes whatever kind it is.
+    """
 
     fd: str
     kind: str = ""
@@ -309,7 +312,12 @@ class Setns(Op):
     enters: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
-        syscalls.setns(context.fds[self.fd], KINDS[self.kind].flag if self.kind else 0)
+        fd = context.fds[self.fd] if self.fd else syscalls.open_namespace(self.path)
+        try:
+            syscalls.setns(fd, KINDS[self.kind].flag if self.kind else 0)
+        finally:
+            if not self.fd:
+                os.close(fd)
 
     def describe(self) -> str:
         return f"join the {self.kind or 'given'} namespace {self.path}".rstrip()

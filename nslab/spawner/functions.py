@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from nslab.errors import NslabError
+from nslab.errors import NslabError, SpecError
 from nslab.syscalls import guard
 
 _forks = 0  # between this process and the one that imported this
@@ -26,7 +26,12 @@ def dump(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, An
     """The function and its arguments as bytes; needs cloudpickle, which stays out of the spawner."""
     import cloudpickle
 
-    payload: bytes = cloudpickle.dumps((function, tuple(args), kwargs))
+    if not callable(function):
+        raise SpecError("function", f"must be a Python function, not {type(function).__name__}; run() takes commands")
+    try:
+        payload: bytes = cloudpickle.dumps((function, tuple(args), kwargs))
+    except Exception as error:
+        raise SpecError("function", f"it, or what it is called with, cannot be sent to another process: {error}") from error
     return payload
 
 

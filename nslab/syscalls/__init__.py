@@ -28,6 +28,7 @@ from nslab.syscalls.nsfs import (
     ns_get_pid_from_pidns,
     ns_get_pid_in_pidns,
     ns_get_userns,
+    open_namespace,
 )
 from nslab.syscalls.processes import (
     PR_SET_CHILD_SUBREAPER,
@@ -105,10 +106,10 @@ __all__ = [
     "is_procfs", "kill", "memory_at", "mkdir", "mkdirat", "mount", "mount_flags", "mount_setattr", "move_mount", "mq_getattr",
     "mq_open", "mq_receive", "mq_send", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "netlink_socket", "ns_get_nstype",
     "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside",
-    "open_tree", "openat2", "owner_of", "pidfd_open", "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file",
-    "remove_all", "rmdir", "semctl", "semget", "semop", "set_interface_flags", "setdomainname", "setgroups", "sethostname",
-    "setns", "setresgid", "setresuid", "setsid", "shmat", "shmctl", "shmdt", "shmget", "signalfd", "symlinkat", "umount2",
-    "uname", "unshare", "write_file",
+    "open_namespace", "open_tree", "openat2", "owner_of", "pidfd_open", "pidfd_send_signal", "pivot_root", "posix_spawn",
+    "prctl", "read_file", "remove_all", "rmdir", "semctl", "semget", "semop", "set_interface_flags", "setdomainname",
+    "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid", "shmat", "shmctl", "shmdt", "shmget", "signalfd",
+    "symlinkat", "umount2", "uname", "unshare", "write_file",
 ]  # fmt: skip
 
 

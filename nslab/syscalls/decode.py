@@ -106,6 +106,7 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "pivot_root": (text, text),
     "mkdirat": (fd, text, oct),
     "symlinkat": (text, fd, text),
+    "open": (text, one_of({os.O_NONBLOCK: "O_RDONLY|O_NONBLOCK"})),
     "openat2": (fd, text, bits(OPEN_FLAGS), bits(RESOLVE_FLAGS)),
     "open_tree": (fd, text, bits(TREE_FLAGS)),
     "move_mount": (fd, text, fd, text, bits(MOVE_FLAGS)),

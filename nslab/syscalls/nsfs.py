@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import array
 import fcntl
+import os
 
 from nslab.syscalls.guard import invoke
 
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB703, 0xB704
 NS_GET_PID_FROM_PIDNS, NS_GET_PID_IN_PIDNS = 0x8004B706, 0x8004B708
+
+
+def open_namespace(path: str) -> int:
+    """A descriptor of the namespace behind a path such as /proc/PID/ns/uts, which the caller owns.
+
+    ENOENT when there is no such process, EACCES when the caller may not trace it. Source: open(2), namespaces(7).
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK  # it may turn out to be a pipe
+    return int(invoke("open", (path, flags), os.open, path, flags | os.O_CLOEXEC, path=path))
 
 
 def ns_get_userns(fd: int) -> int:
