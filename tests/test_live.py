@@ -80,11 +80,12 @@ def test_a_command_line_that_is_no_text_is_shown_all_the_same() -> None:
         odd = os.fsdecode(b"\xff \x1b[31m\n")
         sleeper = web.popen(["sh", "-c", "echo; read x", odd], stdin=True)
         assert sleeper.stdout.readline() == b"\n"  # it has executed sh: in the midst of that it has no command line
-        found = next(each for each in web.processes() if each.pid == sleeper.pid)
+        seen = web.processes()
+        found = next(each for each in seen if each.pid == sleeper.pid)
         assert found.command == ("sh", "-c", "echo; read x", odd)
-        assert repr(web.processes()).encode() == web.processes()._repr_mimebundle_()["text/plain"].encode()
-        assert r"\xff \x1b[31m\n" in repr(web.processes())
-        assert "<table>" in web.processes()._repr_mimebundle_()["text/html"]
+        assert repr(seen).encode() == seen._repr_mimebundle_()["text/plain"].encode()
+        assert r"\xff \x1b[31m\n" in repr(seen)
+        assert "<table>" in seen._repr_mimebundle_()["text/html"]
 
 
 @pytest.mark.unit
