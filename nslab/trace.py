@@ -16,8 +16,9 @@ class Step(NamedTuple):
     """One system call.
 
     ``args`` are decoded; ``result`` is what it returned (None when it failed), ``errno`` 0 or the error number,
-    ``start`` a time as of time.time(), ``duration`` in seconds, ``pid`` who called, as that process knew itself.
-    ``implied`` says why nslab made the call without being asked, and is empty otherwise.
+    ``start`` a time as of time.time(), ``duration`` in seconds, ``pid`` who called, as whoever reads the trace numbers
+    processes (a PID in ``result`` is as the caller numbers them). ``implied`` says why nslab made the call without being
+    asked, and is empty otherwise.
     """
 
     call: str

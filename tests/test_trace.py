@@ -7,10 +7,12 @@ import os
 import re
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 
 import nslab
+from nslab import syscalls
 from nslab.syscalls import decode
 from nslab.trace import Step, Trace, emit, record
 from tests.helpers import in_python
@@ -27,7 +29,8 @@ def test_the_whole_list_of_a_container() -> None:
         lines = [str(step) for step in web.trace]
     assert [re.sub(r"fd \d+", "fd N", line.replace(str(web.pid), "PID")) for line in lines] == [
         "clone(CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWPID|CLONE_NEWUSER|CLONE_VM|CLONE_VFORK|CLONE_PARENT) = PID",
-        "write('/proc/self/setgroups', 'deny') = 4",
+        "write('/proc/self/setgroups', 'deny') = 4   [implied: whoever has no privilege outside may write a gid_map only with "
+        "setgroups denied]",
         "write('/proc/self/uid_map', '0 0 1\\n') = 6",
         "write('/proc/self/gid_map', '0 0 1\\n') = 6",
         "mount(NULL, '/', NULL, MS_REC|MS_PRIVATE, NULL) = 0   [implied: else a mount made here would show up outside, "
@@ -36,7 +39,7 @@ def test_the_whole_list_of_a_container() -> None:
         "mount table needs its own /proc, or ps shows the machine]",
         "unshare(CLONE_NEWTIME) = 0",
         "write('/proc/self/timens_offsets', 'monotonic 5 0\\n') = 14",
-        "setns(fd N, CLONE_NEWTIME) = 0",
+        "setns(fd of /proc/self/ns/time_for_children, CLONE_NEWTIME) = 0",
         "sethostname('web', 3) = 0",
     ]
 
@@ -46,11 +49,54 @@ def test_steps_know_when_and_by_whom() -> None:
     with nslab.Container(isolate="pid uts", hostname="web") as web:
         steps = [step for step in web.trace if step.call == "sethostname"]
         assert len(steps) == 1
-        assert steps[0].pid == 1, "as that process knew itself"
+        assert steps[0].pid == web.pid, "as this process knows it"
         assert before <= steps[0].start <= time.time()
         assert 0 <= steps[0].duration < 1
         starts = [step.start for step in web.trace]
         assert max(starts) - min(starts) < 5
+
+
+def outside_pids(steps: Sequence[Step]) -> set[int]:
+    """The PIDs, and none of them is a number of a PID namespace below, all of which begin again."""
+    found = {step.pid for step in steps}
+    assert min(found) > 50, [f"{step.pid}: {step}" for step in steps]
+    return found
+
+
+def test_a_trace_has_one_numbering_of_processes() -> None:
+    """That of whoever reads it, whichever process made the call."""
+    with nslab.Container("web", isolate="user pid uts mnt time", hostname="web") as web:
+        clone, *rest = web.trace
+        assert clone.result == web.pid != clone.pid
+        assert outside_pids(rest) == {web.pid}
+        for run in (lambda: web.run("true"), lambda: web.run("true", user=0), lambda: web.call(syscalls.sethostname, b"new")):
+            with record() as trace:
+                run()
+            outside_pids(trace)
+            (joined,) = [step for step in trace if step.call == "setns"]
+            assert joined.args[0] == f"pidfd of PID {web.pid}"
+        assert next(step for step in trace if step.call == "sethostname").pid not in (joined.pid, web.pid), "a child made it"
+        with record() as trace:
+            nslab.run("true", isolate="pid mnt", join={"user": web, "pid": web})
+        assert len(outside_pids(trace)) >= 3
+    with nslab.Container("hard", hardened=True) as hard, record() as trace:
+        hard.run("true")
+        outside_pids([*trace, *hard.trace])
+    with nslab.process() as process:
+        process.unshare("user pid")
+        with process.fork() as child, child.fork() as grandchild:
+            grandchild.chdir("/")
+            grandchild.run("true")
+            assert outside_pids(grandchild.trace) == {grandchild.pid}
+            assert child.trace[-1].pid == child.pid
+
+
+def test_what_was_asked_for_is_not_implied() -> None:
+    for options, asked in (({}, False), ({"setgroups": "deny"}, True)):
+        with record() as trace:
+            nslab.run("true", isolate="user", **options)
+        (denied,) = [step for step in trace if step.args[:2] == ("'/proc/self/setgroups'", "'deny'")]
+        assert bool(denied.implied) is not asked
 
 
 def test_every_way_to_run_is_traced() -> None:

@@ -109,7 +109,7 @@ def call_inside(
             raise
         child.raise_error()
         outcome.seek(0)
-        return functions.told(outcome.read())
+        return functions.told(outcome.read(), child.worker)
 
 
 def _work(

@@ -91,13 +91,14 @@ def id_maps(uid_map: MapRequest, gid_map: MapRequest, setgroups: str | None, aro
     gid = _ranges("gid", gid_map, os.getegid(), around.gid if around else None)
     if setgroups not in (None, "allow", "deny"):
         raise SpecError("setgroups", f"{setgroups!r} is neither 'allow' nor 'deny'")
+    asked = setgroups is not None
     if around and around.setgroups == "deny":
         if setgroups == "allow":
             raise SpecError("setgroups", "an ordinary user without subordinate ids must deny it. user_namespaces(7)")
         setgroups = "deny"
     single = uid_map == "single" and gid_map == "single"
     caller = (0, 0) if around else (os.geteuid(), os.getegid())
-    return IdMaps(uid, gid, setgroups or ("deny" if single else "allow"), caller=caller)
+    return IdMaps(uid, gid, setgroups or ("deny" if single else "allow"), caller=caller, asked=asked)
 
 
 def _ranges(which: str, asked: MapRequest, own: int, around: tuple[IdRange, ...] | None) -> tuple[IdRange, ...]:

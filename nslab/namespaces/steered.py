@@ -118,7 +118,8 @@ class Process:
         except EOFError:
             raise DeadNamespace(f"process {self.pid} has ended.") from None
         for call in calls:
-            emit(decode.step(*call))
+            step = decode.step(*call)
+            emit(step if step.pid else step._replace(pid=self.pid))
         return word, value
 
     def do(self, op: Op, **fds: Any) -> Any:

@@ -14,7 +14,10 @@ from nslab.errors import SyscallError
 from nslab.model import KINDS, IdRange, flags_of
 from nslab.ops.base import Context, Op
 from nslab.ops.cgroups import InCgroup
+from nslab.syscalls import guard
 from nslab.syscalls.processes import CLONE_PARENT
+
+WHY_DENY = "whoever has no privilege outside may write a gid_map only with setgroups denied"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class IdMaps:
     """What is to be written to uid_map, gid_map and setgroups of a new user namespace, from outside.
 
     ``setgroups`` is "allow" or "deny"; ``helpers`` says that newuidmap(1) and newgidmap(1) write the maps, which an ordinary
-    user needs for subordinate ids. ``caller`` is the uid and gid, outside, of whoever asks.
+    user needs for subordinate ids. ``caller`` is the uid and gid, outside, of whoever asks; ``asked``: for this setgroups too.
     """
 
     uid: tuple[IdRange, ...]
@@ -30,6 +33,7 @@ class IdMaps:
     setgroups: str
     helpers: bool = False
     caller: tuple[int, int] = (0, 0)
+    asked: bool = False
 
     @property
     def single(self) -> bool:
@@ -40,7 +44,9 @@ class IdMaps:
     def write(self, process: int | str) -> None:
         """Write them for a process in a new user namespace; "self" where they are single."""
         if self.setgroups == "deny":
+            guard.implied("" if self.asked else WHY_DENY)
             syscalls.write_file(f"/proc/{process}/setgroups", "deny")
+            guard.implied("")
         syscalls.write_file(f"/proc/{process}/uid_map", self.text(self.uid))
         syscalls.write_file(f"/proc/{process}/gid_map", self.text(self.gid))
 
@@ -209,7 +215,7 @@ class NewTime(Op):
             return
         fd = os.open(f"{here}/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            syscalls.setns(fd, KINDS["time"].flag)
+            syscalls.setns(fd, KINDS["time"].flag, f"fd of {here}/ns/time_for_children")
         finally:
             os.close(fd)
 
@@ -244,7 +250,7 @@ class Join(Op):
         if "time" in self.kinds:
             context.own_memory()  # else setns(2) says EUSERS
         if self.kinds:
-            syscalls.setns(context.fds[self.fd], flags_of(self.kinds))
+            syscalls.setns(context.fds[self.fd], flags_of(self.kinds), f"pidfd of PID {self.pid}")
 
     def describe(self) -> str:
         if self.shared and not self.kinds:
@@ -312,9 +318,10 @@ class Setns(Op):
     enters: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
+        flag = KINDS[self.kind].flag if self.kind else 0
         fd = context.fds[self.fd] if self.fd else syscalls.open_namespace(self.path)
         try:
-            syscalls.setns(fd, KINDS[self.kind].flag if self.kind else 0)
+            syscalls.setns(fd, flag, f"fd of {self.path}" if self.path else "")
         finally:
             if not self.fd:
                 os.close(fd)

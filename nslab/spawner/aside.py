@@ -84,13 +84,14 @@ def _become_member(calls: list[Any], into: int) -> None:
     """Go on as a child in the PID namespace that was joined, when the process so far has told what it did."""
     told, telling = os.pipe()
     guard.implied("only a member of a PID namespace can make one inside it")
-    if syscalls.clone3(CLONE_PARENT):
+    if pid := syscalls.clone3(CLONE_PARENT):
+        os.write(telling, str(pid).encode())
         os.write(into, pickle.dumps((calls, None, None)))
         os._exit(0)
     guard.implied("")
     os.close(telling)
-    os.read(told, 1)
-    os.close(told)
+    with os.fdopen(told) as pipe:
+        guard.known_as(int(pipe.read()))  # its own number is another one here
     calls.clear()
 
 

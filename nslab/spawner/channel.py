@@ -13,6 +13,7 @@ import marshal
 import os
 import pickle
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,20 +70,44 @@ def decoded(data: bytes, fds: list[int]) -> tuple[Any, list[int]]:
     return (marshal.loads(data[1:]) if data[:1] == b"p" else pickle.loads(data[1:])), fds
 
 
+def name_senders(sock: socket.socket) -> None:
+    """Have the kernel say with each message who sent it, see received(). Source: unix(7), SO_PASSCRED."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+def received(sock: socket.socket) -> tuple[Any, list[int], int]:
+    """As receive(), and the PID of the sender as the receiver numbers it; 0 where that is not known."""
+    data, ancillary = _next(sock)
+    pids = [struct.unpack("iII", block)[0] for _, kind, block in ancillary if kind == socket.SCM_CREDENTIALS]
+    return *decoded(data, _descriptors(ancillary)), pids[0] if pids else 0
+
+
 def take(sock: socket.socket) -> tuple[bytes, list[int]]:
     """The next message as it came, and its descriptors; EOFError as for receive."""
-    room = (LIMIT + 4096, socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC)
+    data, ancillary = _next(sock)
+    return data, _descriptors(ancillary)
+
+
+_ROOM = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize) + socket.CMSG_SPACE(struct.calcsize("iII"))
+
+
+def _next(sock: socket.socket) -> tuple[bytes, list[Any]]:
+    room = (LIMIT + 4096, _ROOM, socket.MSG_CMSG_CLOEXEC)
     try:
         data, ancillary, _, _ = sock.recvmsg(*room)
     except ConnectionResetError:  # it left without reading all that it got; said once, before what it had sent itself
         data, ancillary, _, _ = sock.recvmsg(*room)
     if not data:
         raise EOFError("the other end is gone")
+    return data, ancillary
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     fds = array.array("i")
     for level, kind, block in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(block[: len(block) - len(block) % fds.itemsize])
-    return data, list(fds)
+    return list(fds)
 
 
 def sealed(payload: bytes) -> Any:

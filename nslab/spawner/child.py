@@ -219,6 +219,8 @@ def _start(work: Work, context: Context, report: Report, worker: Callable[[], No
         try:
             plain_signals()
             guard.protect(context.must_own)
+            report.calls.clear()
+            report.send("works")
             context.let_go = -1  # a fork has its memory to itself
             close_others(fd for name, fd in context.fds.items() if name != "reply")
             worker()

@@ -86,6 +86,7 @@ class Child:
         self.ready = False
         self.waiting: int | None = None
         self.work_pid = 0
+        self.worker = 0  # the PID of a process that runs a function, once it has begun
         self.status: int | None = None
         self.gone: int | None = None
         self.error: BaseException | None = None
@@ -106,7 +107,11 @@ class Child:
             if not poller.poll(None if timeout is None else min(max(0, timeout * 1000), 1 << 30)):
                 return False
             try:
-                message, fds = channel.receive(self.reply)
+                message, fds, sender = channel.received(self.reply)
+                message = (_by(sender, message[0]), *message[1:])
+                if message[1] == "works":
+                    self.worker = sender
+                    return True
                 if fds:
                     self.terminal = Descriptor(fds[0])
             except EOFError:
@@ -131,6 +136,8 @@ class Child:
         calls, word, value = message
         for call in calls:
             step = decode.step(*call)
+            if not step.pid:
+                step = step._replace(pid=self.pid)
             if self.why:
                 step = step._replace(implied=self.why)
             self.steps.append(step)
@@ -282,6 +289,7 @@ class Spawner:
         if isinstance(work, Execute) and work.env == self.env:
             work = replace(work, env=None)  # it has that itself
         mine, theirs = channel.pair()
+        channel.name_senders(mine)
         child = Child(mine, self.words)
         child.spawner = self
         with theirs:
@@ -361,6 +369,11 @@ class Spawner:
             self.watchdog.wait()
         self.log.close()
         self._noted.close()
+
+
+def _by(sender: int, calls: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The calls, with the number of their sender where that made them; see guard.SENDER."""
+    return [(*call[:6], call[6] or sender, *call[7:]) for call in calls]
 
 
 def _hung_up(sock: socket.socket) -> bool:

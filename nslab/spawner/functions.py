@@ -95,8 +95,8 @@ def outcome(function: Callable[[], Any]) -> bytes:
         return pickle.dumps((False, NslabError(f"the {what} that it returned cannot be sent back: {error}"), text))
 
 
-def told(payload: bytes) -> Any:
-    """The value of what run() left behind; the system calls that it made go into the traces that are open here."""
+def told(payload: bytes, pid: int) -> Any:
+    """The value of what run() left behind; the system calls that it made, as ``pid``, go into the traces that are open here."""
     if not payload:
         return value(b"")
     from nslab.syscalls import decode
@@ -104,7 +104,8 @@ def told(payload: bytes) -> Any:
 
     calls, payload = pickle.loads(payload)
     for call in calls:
-        emit(decode.step(*call))
+        step = decode.step(*call)
+        emit(step if step.pid else step._replace(pid=pid))
     return value(payload)
 
 

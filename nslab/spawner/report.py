@@ -35,6 +35,7 @@ class Report:
     def __init__(self, fd: int):
         self.fd = fd
         self.calls = guard.collect()
+        guard.known_as(guard.SENDER)
         self.pid = 0  # that of the process that speaks, as the notebook knows it; 0 when the spawner is to tell it
 
     def send(self, *message: Any) -> None:

@@ -35,6 +35,8 @@ _implied = ""
 _registered: ContextVar[bool] = ContextVar("registered", default=False)
 _command_line = (0, 0)  # address and length
 _raw: list[tuple[Any, ...]] | None = None
+_pid: int | None = None  # what records say of who made a call; None: os.getpid()
+SENDER = 0  # who sends the record made the call, and whoever reads it knows the number of that process
 
 
 def allow() -> None:
@@ -65,6 +67,12 @@ def add(calls: Sequence[tuple[Any, ...]]) -> None:
     """Put calls on record, raw, that another process made for this one, which collects."""
     assert _raw is not None
     _raw.extend(calls)
+
+
+def known_as(pid: int) -> None:
+    """From here on record calls as made by ``pid``: its number where the record is read, or SENDER."""
+    global _pid
+    _pid = pid
 
 
 def protect(must_own: Callable[[str, str], None]) -> None:
@@ -137,9 +145,10 @@ def invoke(call: str, raw: tuple[Any, ...], function: Callable[..., Any], *given
     return result
 
 
-def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, start: float) -> None:
-    """Record a call: raw where that is wanted, else as a Step in the traces that are open."""
-    entry = (call, raw, result, errno, start, time.time() - start, os.getpid(), _implied)
+def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, start: float, pid: int | None = None) -> None:
+    """Record a call of ``pid`` (None: this process): raw where that is wanted, else as a Step in the traces that are open."""
+    pid = _pid if pid is None else pid
+    entry = (call, raw, result, errno, start, time.time() - start, os.getpid() if pid is None else pid, _implied)
     if _raw is not None:
         _raw.append(entry)
     else:

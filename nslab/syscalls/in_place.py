@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import time
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ class Lender:
         """
         refuse_here("clone")
         self._flags, self._life, self._came_to_its_end = flags | _FLAGS, life, False
-        self._start = time.time()
+        self._caller, self._start = os.getpid(), time.time()
         pid = _python.clone(
             self._begin, self._top, flags | _FLAGS | _PARENT_SETTID, None, ctypes.addressof(self._pid), None, None
         )
@@ -49,7 +50,7 @@ class Lender:
         return self._came_to_its_end
 
     def _live(self, _: int | None) -> int:
-        record("clone", (self._flags,), self._pid.value, 0, self._start)
+        record("clone", (self._flags,), self._pid.value, 0, self._start, self._caller)
         status = self._life(self._pid.value)
         self._came_to_its_end = True
         return status

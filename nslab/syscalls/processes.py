@@ -95,10 +95,13 @@ def unshare(flags: int) -> None:
     invoke("unshare", (flags,), libc.unshare, flags, flags=flags)
 
 
-def setns(fd: int, nstype: int) -> None:
-    """Join the namespace behind ``fd``, or with a pidfd those of its process named by ``nstype``. Source: setns(2)."""
+def setns(fd: int, nstype: int, shown: str = "") -> None:
+    """Join the namespace behind ``fd``, or with a pidfd those of its process named by ``nstype``. Source: setns(2).
+
+    ``shown`` is what a trace calls the descriptor, whose number tells a reader nothing.
+    """
     refuse_here("setns")
-    invoke("setns", (fd, nstype), libc.setns, fd, nstype, flags=nstype, fd=fd)
+    invoke("setns", (shown or fd, nstype), libc.setns, fd, nstype, flags=nstype, fd=fd)
 
 
 def prctl(option: int, value: int) -> None:
