@@ -134,7 +134,9 @@ class Actions:
                 self.kept.append(nslab.Container("idmapped", isolate=self.kinds("mnt"), mounts=mounts))
 
     def do_one_in_a_root(self) -> None:
-        nslab.run(self.litter("echo text > /new"), isolate=self.kinds("mnt"), rootfs=self.root())
+        nslab.run(
+            self.litter("echo text > /new"), isolate=self.kinds("mnt"), rootfs=self.root(), tty=self.random.random() < 0.5
+        )
 
     def do_copy(self) -> None:
         box = nslab.Container("copy", isolate=self.kinds("mnt"), rootfs=self.root())
