@@ -31,6 +31,10 @@ class Enterable:
         """Whether it was not closed."""
         raise NotImplementedError
 
+    def inside(self) -> tuple[Op, ...]:
+        """What else is done in there, by each process, before it does its work."""
+        return ()
+
     def run(
         self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
         env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None, user: str | int | None = None, text: bool = True,
@@ -41,11 +45,11 @@ class Enterable:
         In a PID namespace what a command leaves in the background belongs to the init there, and ends with that.
         DeadNamespace when the handle is closed, or the PID namespace has no init any more.
         """
-        targets = joining.checked(self.joins(), ())
+        targets, inside = joining.checked(self.joins(), ()), self.inside()
         work = _work(targets, command, env=env, cwd=cwd, user=user, tty=tty)
         return running.complete(
-            lambda fds: _enter(targets, work, fds, lone=True), work.argv, lone=True, input=input, timeout=timeout, check=check,
-            text=text, stream=stream, tty=tty, max_output=max_output,
+            lambda fds: _enter(targets, work, fds, inside, lone=True), work.argv, lone=True, input=input, timeout=timeout,
+            check=check, text=text, stream=stream, tty=tty, max_output=max_output,
         )  # fmt: skip
 
     def popen(
@@ -53,19 +57,19 @@ class Enterable:
         user: str | int | None = None, stdin: bool = False,
     ) -> Running:  # fmt: skip
         """Start a command in it and return at once: a handle with pid, wait(), kill(), stdout. Dropping that ends it."""
-        targets = joining.checked(self.joins(), ())
+        targets, inside = joining.checked(self.joins(), ()), self.inside()
         work = _work(targets, command, env=env, cwd=cwd, user=user)
-        return Running(lambda fds: _enter(targets, work, fds), work.argv, stdin=stdin)
+        return Running(lambda fds: _enter(targets, work, fds, inside), work.argv, stdin=stdin)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a Python function in it, in a process of its own, and return its value; its exception is raised here.
 
         In a mount namespace that is not the caller's it has the modules that pickle loads with it, and can load no other.
         """
-        targets = joining.checked(self.joins(), ())
+        targets, inside = joining.checked(self.joins(), ()), self.inside()
         owner = None if "ipc" in targets else 0
         foreign = _is_foreign(targets)
-        return call_inside(lambda work, fds: _enter(targets, work, fds), function, args, kwargs, owner, foreign=foreign)
+        return call_inside(lambda work, fds: _enter(targets, work, fds, inside), function, args, kwargs, owner, foreign=foreign)
 
 
 def _is_foreign(targets: joining.Targets) -> bool:
@@ -129,12 +133,15 @@ def _work(
     return Execute(words, environment, begins, (privilege.identity(user),) if user is not None else (), tty)
 
 
-def _enter(targets: joining.Targets, work: Execute | Call, fds: Mapping[str, Any], *, lone: bool = False) -> Child:
+def _enter(
+    targets: joining.Targets, work: Execute | Call, fds: Mapping[str, Any], inside: tuple[Op, ...], *, lone: bool = False
+) -> Child:
     spawner = ensure()
     way = joining.way(targets, spawner)
     ops: tuple[Op, ...] = way.ops
     if "pid" not in way.kinds:
         ops += (Adopt(implied=WHY_ADOPT),)
+    ops += inside
     if isinstance(work, Execute):
         work = privilege.fit(work, ops)
     plan = Plan(ops, work if isinstance(work, Execute) else None)
