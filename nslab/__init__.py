@@ -12,7 +12,7 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     namespaces            handles, and a process to steer by hand
     container network     run, Container, Stepper; interfaces, addresses, routes
     render                pictures
-    topology              networks on paper, worked out
+    topology              networks of nodes, on paper and deployed
     machines              what this machine allows
     magics cli            %ns and %%ns; the command line
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nslab.machines import doctor
     from nslab.namespaces import Namespace, Process, Result, process
     from nslab.render import draw
+    from nslab.topology import Topology
     from nslab.trace import Trace, record
 
 __version__ = "0.1.0"
@@ -50,14 +51,15 @@ _HOME = {
     "doctor": "machines",
     "Namespace": "namespaces", "Process": "namespaces", "Result": "namespaces", "process": "namespaces",
     "draw": "render",
+    "Topology": "topology",
     "Trace": "trace", "record": "trace",
     "syscalls": "", "ops": "", "ipc": "",
 }  # fmt: skip
 
 __all__ = [
     "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
-    "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Trace", "Unavailable", "create",
-    "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
+    "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Topology", "Trace", "Unavailable",
+    "create", "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
 ]  # fmt: skip
 
 

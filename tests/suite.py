@@ -40,6 +40,7 @@ PACKAGES = {
     "uidmap": "newuidmap",
     "util-linux": "unshare",
     "iproute2": "ip",
+    "iputils-ping": "ping",
     "procps": "ps",
     "busybox-static": "busybox",
     "user-mode-linux": "linux.uml",

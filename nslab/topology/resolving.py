@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nslab.errors import SpecError
 from nslab.model import Endpoint, Layout, LinkLayout
+from nslab.network.names import MAX_NAME
 from nslab.topology import routing, values
 from nslab.topology.values import Address, Subnet
 
@@ -92,8 +93,8 @@ def _interfaces(topology: Topology) -> dict[End, str]:
             if (number, node.name) not in found:
                 place, start = taken.get(node.name, fabric), f"{node.name}-" if node.role == "switch" else "eth"
                 name = next(name for count in free[node.name] if (name := f"{start}{count}") not in place)
-                if (size := len(name.encode())) > values.MAX_NAME:
-                    rule = f"its interface for {link} would be {name!r}, {size} bytes long, of at most {values.MAX_NAME}"
+                if (size := len(name.encode())) > MAX_NAME:
+                    rule = f"its interface for {link} would be {name!r}, {size} bytes long, of at most {MAX_NAME}"
                     raise SpecError(f"node {node.name!r}", f"{rule}: give it a shorter name, or the link names={{...}}")
                 place[name] = f"an end of {link}"
                 found[number, node.name] = name

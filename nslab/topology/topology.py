@@ -6,26 +6,70 @@ from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from nslab.errors import NslabError, SpecError
+from nslab.errors import DeadNamespace, NslabError, SpecError
 from nslab.model import Layout, limits
-from nslab.ops import spec
+from nslab.namespaces.entering import Enterable
+from nslab.namespaces.running import Running
+from nslab.ops import Op, spec
 from nslab.topology import resolving, shapes, values
 
 if TYPE_CHECKING:
     import networkx
 
+    from nslab.network import Network
     from nslab.render import Picture
+    from nslab.topology.lab import Lab
+    from nslab.topology.pinging import Matrix
 
 ROLES = ("host", "router", "switch")
 
 
-class Node:
-    """A node of a topology: a host, a router (it forwards) or a switch (a bridge, without addresses)."""
+class Node(Enterable):
+    """A node of a topology: a host, a router (it forwards) or a switch (a bridge, without addresses).
+
+    While the topology is deployed, ``run``, ``popen`` and ``call`` work in it: in its network, under its host name, with the
+    names of all nodes in /etc/hosts and a /sys that shows its interfaces; all else is the machine's.
+    """
 
     def __init__(self, topology: Topology, name: str, role: str):
         self.topology = topology
         self.name = name
         self.role = role
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What its name stands for in the lab: the first IPv4 and the first IPv6 address, without their lengths."""
+        return self._lab.addresses.get(self.name, ())
+
+    @property
+    def network(self) -> Network:
+        """Its network in the lab: interfaces, routes, neighbours, counters."""
+        self.joins()
+        return self._lab.networks[self.name]
+
+    @property
+    def _lab(self) -> Lab:
+        return self.topology.lab
+
+    def joins(self) -> Mapping[str, Any]:
+        return self._lab.node(self.name)
+
+    @property
+    def alive(self) -> bool:
+        """Whether something can run in it now."""
+        return self.topology.running and self.name in self._lab.networks
+
+    def inside(self) -> tuple[Op, ...]:
+        return self._lab.inside()
+
+    def popen(
+        self, command: spec.Command, *, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
+        user: str | int | None = None, stdin: bool = False,
+    ) -> Running:  # fmt: skip
+        """Start a command in it and return at once: a handle with pid, wait(), kill(), stdout. It ends with the lab."""
+        command_there = super().popen(command, env=env, cwd=cwd, user=user, stdin=stdin)
+        self._lab.commands.add(command_there)
+        return command_there
 
     def __str__(self) -> str:
         return self.name
@@ -78,6 +122,7 @@ class Topology:
         self.ipv6 = bool(ipv6)
         self.nodes: dict[str, Node] = {}
         self.links: list[Link] = []
+        self._lab: Lab | None = None
 
     # -- shapes ---------------------------------------------------------------------------------------------------------
 
@@ -214,6 +259,40 @@ class Topology:
         """All that was left open worked out, always in the same way; SpecError naming the node or link that cannot be."""
         return resolving.resolve(self)
 
+    def deploy(self) -> Lab:
+        """Make all of it: a Lab, which is gone with destroy(), at the end of a ``with``, and with this process.
+
+        SpecError as resolve(), before anything is made; Unavailable for what this kernel lacks. On any failure, and when it is
+        interrupted, everything is undone.
+        """
+        from nslab.topology.lab import Lab
+
+        if self.running:
+            raise SpecError("deploy", f"{self.name!r} is running already; destroy() ends it")
+        self._lab = Lab(self)
+        return self._lab
+
+    @property
+    def running(self) -> bool:
+        """Whether it is deployed now."""
+        return self._lab is not None and self._lab.running
+
+    @property
+    def lab(self) -> Lab:
+        """What was deployed; DeadNamespace when it is not running."""
+        if not self._lab or not self._lab.running:
+            raise DeadNamespace(f"the topology {self.name!r} is on paper only; deploy() makes it.")
+        return self._lab
+
+    def destroy(self) -> None:
+        """End what runs in it, and all of it; nothing when it is not running."""
+        if self._lab:
+            self._lab.destroy()
+
+    def ping_all(self, *, timeout: float = 1.0) -> Matrix:
+        """Ping every host from every other; see Lab.ping_all."""
+        return self.lab.ping_all(timeout=timeout)
+
     def draw(self, *, title: str = "") -> Picture:
         """Its picture."""
         from nslab import render
@@ -232,10 +311,14 @@ class Topology:
             lines.append(f"lab.link({', '.join(words)})")
         return "\n".join(lines) + "\n"
 
-    def __repr__(self) -> str:
+    def summary(self) -> str:
+        """ "2 hosts, 1 router, 2 links"."""
         counts = [sum(node.role == role for node in self) for role in ROLES]
         parts = [_counted(role, count) for role, count in zip(ROLES, counts, strict=True) if count]
-        return f"<Topology {self.name!r}: {', '.join([*parts, _counted('link', len(self.links))])}>"
+        return ", ".join([*parts, _counted("link", len(self.links))])
+
+    def __repr__(self) -> str:
+        return f"<Topology {self.name!r}: {self.summary()}>"
 
     def __str__(self) -> str:
         return str(self.resolve())

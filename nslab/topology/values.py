@@ -10,28 +10,20 @@ from typing import Any
 
 from nslab.errors import SpecError
 from nslab.model import RATES, TIMES
+from nslab.network.names import check_name
 from nslab.ops import spec
 
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
-MAX_NAME = 15  # bytes of the name of an interface: IFNAMSIZ, less the NUL. netdevice(7)
-RESERVED_INTERFACES = {"lo", "all", "default"}  # the loopback, and two folders beside the interfaces in /proc/sys/net
-RESERVED_NODES = {*RESERVED_INTERFACES, "localhost", "ip6-localhost", "ip6-loopback"}
+LOOPBACK = "lo"
+RESERVED = {LOOPBACK, "localhost", "ip6-localhost", "ip6-loopback"}
 
 
 def interface(where: str, name: Any) -> str:
-    """A name that the kernel takes for an interface, and keeps as it is."""
-    spec.text(where, name)
-    if name in ("", ".", ".."):
-        raise SpecError(where, f"{name!r} cannot be the name of an interface")
-    for character in name:
-        if character in "/:%" or character.isspace() or not character.isprintable():
-            raise SpecError(where, f"{name!r} has {character!r} in it, which no name of an interface may have")
-    if (size := len(name.encode())) > MAX_NAME:
-        raise SpecError(where, f"{name!r} is {size} bytes long; the name of an interface has at most {MAX_NAME}. netdevice(7)")
-    if name in RESERVED_INTERFACES:
-        raise SpecError(where, f"{name!r} is reserved: every network namespace has {', '.join(sorted(RESERVED_INTERFACES))}")
+    """A name that the kernel takes for an interface, keeps as it is, and that no network namespace has already."""
+    if check_name(name, where) == LOOPBACK:
+        raise SpecError(where, f"{name!r} is reserved: every network namespace has one")
     return str(name)
 
 
@@ -39,10 +31,10 @@ def node(name: Any) -> str:
     """A name for a node: for an interface (a switch is one), as a host name, and in a hosts file, where it is no address."""
     where = f"node {name!r}"
     interface(where, name)
-    if name.casefold() in RESERVED_NODES:
+    if name.casefold() in RESERVED:
         raise SpecError(where, "is reserved: it means something else in every hosts file")
-    if "#" in name:
-        raise SpecError(where, "has '#' in it, with which a comment begins in a hosts file. hosts(5)")
+    if "#" in name or not name.isprintable():
+        raise SpecError(where, "has a character in it that no name in a hosts file may have. hosts(5)")
     if _is_address(name):
         raise SpecError(where, "would be taken for an address: let it have a letter that no number has, such as 'h1'")
     return str(name)

@@ -173,6 +173,17 @@ class Actions:
         made["ipc"].popen(self.litter() + f"\n{FOREVER}")
         self.kept += [made, made.popen(FOREVER)]
 
+    def do_deploy(self) -> None:
+        """Nodes without processes, but for what runs in them."""
+        lab = self.random.choice([nslab.Topology.tree(depth=2, fanout=2), nslab.Topology.ring(3)])
+        self.kept.append(lab.deploy())
+        lab["h1"].popen(self.litter() + f"\n{FOREVER}")
+        lab["h2"].run(self.litter("cat /etc/hosts"))
+        if self.random.random() < 0.3:
+            lab.ping_all(timeout=0.05)
+        elif self.random.random() < 0.3:
+            lab.destroy()
+
     def do_leave(self) -> None:
         with nslab.Container("left", isolate=self.kinds()) as box:
             box.popen(self.litter(FOREVER))

@@ -1,0 +1,228 @@
+"""Lab: a topology that is there, and how it comes to be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nslab import network
+from nslab.container import mounts
+from nslab.errors import DeadNamespace, SpecError, Unavailable
+from nslab.model import Layout, LinkLayout
+from nslab.namespaces import Namespace, privilege
+from nslab.namespaces.running import Running
+from nslab.network import Interface, Network
+from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
+from nslab.ops.nodes import NewHostnames, ShowTexts
+from nslab.spawner import Descriptor, ensure
+from nslab.topology import limits, pinging
+from nslab.trace import Trace, emit_script, record
+
+if TYPE_CHECKING:
+    from nslab.topology.topology import Node, Topology
+
+WHY_MOUNTS = "for the command alone: its own /sys, and files in which the names of the lab are"
+WHY_PRIVATE = "else these mounts would show up outside, where a mount is shared"
+WHY_SYSFS = "else /sys/class/net would show the interfaces of the machine"
+WHY_NAMES = "so that the names of the nodes resolve, and others fail at once"
+WHY_HOSTNAMES = "each node has a host name"
+RESOLVER = "# No name server can be reached from this node; the names of the lab are in /etc/hosts.\n"
+# A reply may come back another way than the packet went: no path of a lab is wrong. ip-sysctl, rp_filter
+PLAIN = {"net.ipv4.conf.all.rp_filter": 0, "net.ipv4.conf.default.rp_filter": 0}
+FORWARD4, FORWARD6 = {"net.ipv4.ip_forward": 1}, {"net.ipv6.conf.all.forwarding": 1}
+IPV6 = "/proc/sys/net/ipv6"
+
+
+class Lab:
+    """A topology that has been deployed: network and UTS namespaces that descriptors of this process hold, and no process.
+
+    ``layout`` is what was made, ``networks`` the Network of each host and router by name, ``fabric`` the one in which the
+    switches are bridges (None when there are none), ``interfaces`` each interface by its node and name. ``trace`` has all that
+    was asked of the kernel. It is gone with destroy(), at the end of a ``with``, and with this process.
+    """
+
+    def __init__(self, topology: Topology):
+        self.topology = topology
+        self.layout = topology.resolve()
+        self.trace = Trace()
+        self.networks: dict[str, Network] = {}
+        self.hostnames: dict[str, Namespace] = {}
+        self.fabric: Network | None = None
+        self.interfaces: dict[tuple[str, str], Interface] = {}
+        self.addresses = _addresses(self.layout)
+        self.commands: weakref.WeakSet[Running] = weakref.WeakSet()
+        self.running = False
+        self._inside = _inside(self.addresses)
+        with contextlib.ExitStack() as undo, record(self.trace):
+            undo.callback(self.destroy)
+            self._make()
+            undo.pop_all()
+        self.running = True
+
+    # -- deploying ------------------------------------------------------------------------------------------------------
+
+    def _make(self) -> None:
+        layout = self.layout
+        by_role = {role: [name for name, its in layout.nodes.items() if its == role] for role in ("host", "router", "switch")}
+        self._check_ipv6()
+        for link in layout.links:
+            limits.check(link)
+        for role, sysctls in (("host", PLAIN), ("router", PLAIN | self._forwarding())):
+            if names := by_role[role]:
+                self.networks |= zip(names, network.create_many(len(names), sysctls=sysctls), strict=True)
+        if by_role["switch"]:
+            self.fabric = network.create()
+        if self.networks:
+            self.hostnames |= zip(self.networks, _hostnames(tuple(self.networks)), strict=True)
+        with network.batch():
+            bridges = {name: self.fabric.bridge(name) for name in by_role["switch"] if self.fabric}
+            for number, link in enumerate(layout.links):
+                self._link(number, link, bridges)
+            for name, routes in layout.routes.items():
+                for route in routes:
+                    self.networks[name].route(route.target, via=route.via, interface=self.interfaces[name, route.interface])
+
+    def _check_ipv6(self) -> None:
+        if not os.path.exists(IPV6) and any(":" in subnet for link in self.layout.links for subnet in link.subnets):
+            raise Unavailable("this kernel has no IPv6", "nslab.Topology(..., ipv6=False), and no IPv6 subnets")
+
+    @staticmethod
+    def _forwarding() -> dict[str, int]:
+        return FORWARD4 | (FORWARD6 if os.path.exists(IPV6) else {})
+
+    def _link(self, number: int, link: LinkLayout, bridges: Mapping[str, Interface]) -> None:
+        """A veth pair, with the end at a switch first: so all ports of the fabric are asked for together."""
+        one, two = sorted(link.ends, key=lambda end: end.node not in bridges)
+        where = [self.fabric if end.node in bridges else self.networks[end.node] for end in (one, two)]
+        assert where[0]
+        assert where[1]
+        made = where[0].veth(
+            one.interface, where[1], two.interface, mac=_mac(number, 0), other_mac=_mac(number, 1),
+            master=bridges.get(one.node), other_master=bridges.get(two.node),
+        )  # fmt: skip
+        for end, interface in zip((one, two), made, strict=True):
+            self.interfaces[end.node, end.interface] = interface
+            if end.addresses:
+                interface.address(*end.addresses)
+            if link.rate:
+                limits.limit(interface, link.rate)
+
+    # -- while it is there ----------------------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Mapping[str, Any]:
+        """The namespaces of a host or router, by kind."""
+        if not self.running:
+            raise DeadNamespace(f"the lab {self.topology.name!r} was destroyed; deploy() makes it again.")
+        if name not in self.networks:
+            what = (
+                "a switch, a bridge in which nothing runs"
+                if name in self.layout.nodes
+                else "not in this lab: it was named later"
+            )
+            raise SpecError(f"node {name!r}", f"is {what}")
+        return {"net": self.networks[name].namespace, "uts": self.hostnames[name]}
+
+    def inside(self) -> tuple[Op, ...]:
+        """What each process in a node does first."""
+        return self._inside
+
+    def __getitem__(self, name: str) -> Node:
+        return self.topology[name]
+
+    def ping_all(self, *, timeout: float = 1.0) -> pinging.Matrix:
+        """Ping every host from every other, many at once, and wait for each answer up to ``timeout`` seconds."""
+        hosts = [name for name, role in self.layout.nodes.items() if role == "host" and self.addresses[name]]
+        self.node(hosts[0] if hosts else "")
+        return pinging.ping_all({name: self.networks[name] for name in hosts}, self.addresses, timeout)
+
+    def destroy(self) -> None:
+        """End what runs in it, and let go of everything. Nothing is left when it returns."""
+        self.running = False
+        for command in list(self.commands):
+            command.end()
+        held: list[Network | Namespace] = [*self.networks.values(), *self.hostnames.values()]
+        for each in held + ([self.fabric] if self.fabric else []):
+            each.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.destroy()
+
+    def __repr__(self) -> str:
+        return f"<Lab {self.topology.name!r}, {'running' if self.running else 'destroyed'}: {self.topology.summary()}>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        shown = self.layout._repr_mimebundle_()
+        return {"text/plain": f"{self!r}\n{shown['text/plain']}", "text/html": shown["text/html"]}
+
+
+def _mac(number: int, end: int) -> str:
+    """A locally administered one, the same each time: 02:00, the number of the link from 1 on, and of its end."""
+    return bytes((0x02, 0x00, *(number + 1).to_bytes(3, "big"), end)).hex(":")
+
+
+def _addresses(layout: Layout) -> dict[str, tuple[str, ...]]:
+    """What the name of each host and router stands for: the first address of each family, without its length."""
+    found: dict[str, tuple[str, ...]] = {name: () for name, role in layout.nodes.items() if role != "switch"}
+    for end in (end for link in layout.links for end in link.ends if end.node in found):
+        for address in (text.split("/")[0] for text in end.addresses):
+            if not any((":" in address) == (":" in other) for other in found[end.node]):
+                found[end.node] = tuple(sorted((*found[end.node], address), key=lambda text: ":" in text))
+    return found
+
+
+def _inside(addresses: Mapping[str, Iterable[str]]) -> tuple[Op, ...]:
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    lines += [f"{address} {name}" for name, found in addresses.items() for address in found]
+    texts = {"/etc/hosts": "\n".join(lines) + "\n", "/etc/resolv.conf": RESOLVER}
+    shown = tuple((os.path.realpath(path), text) for path, text in texts.items() if os.path.isfile(path))
+    ops: list[Op] = [
+        Unshare(("mnt",), implied=WHY_MOUNTS),
+        SetPropagation("private", implied=WHY_PRIVATE),
+        Mount("sysfs", "/sys", "sysfs", ("MS_NOSUID", "MS_NODEV", "MS_NOEXEC"), implied=WHY_SYSFS),
+    ]
+    if shown:
+        ops.append(ShowTexts(shown, mounts.choose_stage(path for path, _ in shown), implied=WHY_NAMES))
+    return tuple(ops)
+
+
+class _Ended:
+    """A plan as one command of a longer script."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+
+    def shell(self) -> str:
+        return self._plan.script("true")
+
+
+def _hostnames(names: Sequence[str]) -> list[Namespace]:
+    """A UTS namespace for each name, made by one process that ends."""
+    spawner = ensure()
+    borrow = privilege.borrow(spawner)
+    plan = Plan((*([borrow] if borrow else []), NewNamespaces(()), NewHostnames(tuple(names), "names", implied=WHY_HOSTNAMES)))
+    found: list[Namespace] = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, contextlib.ExitStack() as undo:
+        with theirs:
+            child = spawner.start(
+                plan, fds={"names": theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
+            )
+        undo.callback(child.end)
+        emit_script(_Ended(plan))
+        for _ in names:
+            word, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+            if not word:
+                break
+            found.append(Namespace("uts", Descriptor(descriptors[0])))
+            undo.callback(found[-1].close)
+        child.settle()
+        undo.pop_all()
+        child.end()
+    return found

@@ -1,0 +1,76 @@
+"""What ping_all runs in each node, as a program of its own: no module of nslab is loaded.
+
+It is told lines of addresses, sends an echo request to each of them at once, waits for the answers, and prints a line of the
+round-trip times in milliseconds in the same order, "-" for those that did not come in time: its argument, in seconds.
+"""
+
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+ECHO: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (8, 0),
+    socket.AF_INET6: (128, 129),
+}  # types of request and reply. icmp(7), RFC 4443
+IDENTIFIER = os.getpid() & 0xFFFF
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071; for IPv6 the kernel does it."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def request(family: int, number: int) -> bytes:
+    head = struct.pack("!BBHHH", ECHO[family][0], 0, 0, IDENTIFIER, number)
+    return head[:2] + struct.pack("!H", checksum(head)) + head[4:]
+
+
+def answered(family: int, data: bytes) -> int:
+    """The number of the request that this packet answers, or -1."""
+    if family == socket.AF_INET:  # a raw socket gets the IP header too
+        data = data[(data[0] & 15) * 4 :]
+    kind, _, _, identifier, number = struct.unpack_from("!BBHHH", data)
+    return int(number) if (kind, identifier) == (ECHO[family][1], IDENTIFIER) else -1
+
+
+def ping(sockets: dict[int, socket.socket], addresses: "list[str]", first: int, timeout: float) -> "list[float | None]":
+    """The round-trip time to each address in seconds, None where no answer came."""
+    sent: dict[int, tuple[int, float]] = {}
+    times: list[float | None] = [None] * len(addresses)
+    for index, address in enumerate(addresses):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        number = first + index & 0xFFFF
+        sent[number] = index, time.monotonic()
+        try:
+            sockets[family].sendto(request(family, number), (address, 0))
+        except OSError:  # no way there
+            del sent[number]
+    deadline = time.monotonic() + timeout
+    while sent and (left := deadline - time.monotonic()) > 0:
+        for ready in select.select(list(sockets.values()), [], [], left)[0]:
+            number = answered(ready.family, ready.recv(2048))
+            if number in sent:
+                index, start = sent.pop(number)
+                times[index] = time.monotonic() - start
+    return times
+
+
+def main() -> None:
+    timeout, first = float(sys.argv[1]), 0
+    sockets: dict[int, socket.socket] = {socket.AF_INET: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)}
+    if os.path.exists("/proc/sys/net/ipv6"):
+        sockets[socket.AF_INET6] = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    for line in sys.stdin:
+        addresses = line.split()
+        times = ping(sockets, addresses, first, timeout)
+        print(*("-" if each is None else f"{each * 1000:.3f}" for each in times), flush=True)
+        first += len(addresses)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""ping_all: every node from every other, in rounds of many at once, and a matrix of what came back."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from nslab.errors import SyscallError
+from nslab.namespaces.running import Running
+from nslab.network import Interface, Network
+
+# Pairs in one round. Each makes two entries in the table of neighbours, which the whole machine shares: 1,024 of them, and
+# none is forgotten within five seconds. arp(7), gc_thresh3
+AT_ONCE = 256
+SHOWN = 20  # nodes; of more than that only what failed is shown
+PINGER = Path(__file__).with_name("pinger.py")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Who reached whom: ``times`` has the round-trip time in milliseconds of (from, to), None where no answer came."""
+
+    times: Mapping[tuple[str, str], float | None]
+
+    @property
+    def lost(self) -> list[tuple[str, str]]:
+        """Those pairs of which no answer came."""
+        return [pair for pair, time in self.times.items() if time is None]
+
+    def summary(self) -> str:
+        count, lost = len(self.times), len(self.lost)
+        return f"{count - lost} of {count} pings answered" + (f", {lost / count:.1%} lost" if lost else "")
+
+    def rows(self) -> list[list[str]]:
+        """A table: a row for each sender, a column for each target; of many nodes only the pairs that failed."""
+        names = list(dict.fromkeys(name for pair in self.times for name in pair))
+        if len(names) > SHOWN:
+            failed = [["from", "to"], *map(list, self.lost)]
+            return failed[: SHOWN + 1] + ([["", "and more"]] if len(failed) > SHOWN + 1 else []) if self.lost else []
+        cells = {pair: "lost" if time is None else f"{time:.2f}" for pair, time in self.times.items()}
+        return [["ms", *names], *([name, *(cells.get((name, other), "") for other in names)] for name in names)]
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([*lines, self.summary()])
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        style = {"lost": ' style="color:#D55E00"'}
+        cells = ["".join(f"<td{style.get(cell, '')}>{escape(cell)}</td>" for cell in row) for row in self.rows()]
+        table = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        return {"text/plain": str(self), "text/html": f"{table}<div>{self.summary()}</div>"}
+
+
+def ping_all(networks: Mapping[str, Network], addresses: Mapping[str, Sequence[str]], timeout: float) -> Matrix:
+    """Ping the first address of each from every other."""
+    names = list(networks)
+    pairs = [(name, names[(at + step) % len(names)]) for step in range(1, len(names)) for at, name in enumerate(names)]
+    times: dict[tuple[str, str], float | None] = {}
+    with contextlib.ExitStack() as undo:
+        pingers: dict[str, Running] = {}
+        for name in names if pairs else []:
+            pingers[name] = networks[name].popen([sys.executable, "-I", "-S", os.fspath(PINGER), str(timeout)], stdin=True)
+            undo.callback(pingers[name].end)
+        for some in _rounds(pairs):
+            asked: dict[str, list[str]] = {}
+            for one, two in some:
+                asked.setdefault(one, []).append(two)
+            for one, targets in asked.items():
+                stdin = pingers[one].stdin
+                assert stdin
+                stdin.write((" ".join(addresses[two][0] for two in targets) + "\n").encode())
+                stdin.flush()
+            for one, targets in asked.items():
+                stdout = pingers[one].stdout
+                assert stdout
+                answers = stdout.readline().split() or [b"-"] * len(targets)  # it was ended
+                for two, answer in zip(targets, answers, strict=True):
+                    times[one, two] = None if answer == b"-" else float(answer)
+            if len(pairs) > AT_ONCE:
+                for name in {name for pair in some for name in pair}:
+                    _forget(networks[name])
+    return Matrix({pair: times[pair] for pair in itertools.permutations(names, 2)})
+
+
+def _rounds(pairs: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
+    yield from (pairs[first : first + AT_ONCE] for first in range(0, len(pairs), AT_ONCE))
+
+
+def _forget(network: Network) -> None:
+    """Take what it has learnt out of the machine's table of neighbours."""
+    for entry in network.neighbours():
+        if entry.state.lower() != "permanent":
+            with contextlib.suppress(SyscallError):  # it is gone already
+                Interface(network, "", entry.index).remove_neighbour(entry.address)
