@@ -79,6 +79,23 @@ def output(script: str) -> str:
         return (folder / "out").read_text()
 
 
+def modules(*names: str) -> str:
+    """The beginning of a script for output(): Python that loads kernel modules, and those that they need, without modprobe."""
+    return f"""
+import ctypes, os
+folder = f"/usr/lib/uml/modules/{{os.uname().release}}"
+with open(f"{{folder}}/modules.dep") as file:
+    needs = dict(line.rstrip("\\n").split(":") for line in file)
+FINIT_MODULE = {{"x86_64": 313, "aarch64": 273}}[os.uname().machine]
+for wanted in {names!r}:
+    for path in [path for path in needs if path.endswith(f"/{{wanted}}.ko")]:
+        for each in [*reversed(needs[path].split()), path]:
+            fd = os.open(f"{{folder}}/{{each}}", os.O_RDONLY)
+            ctypes.CDLL(None).syscall(FINIT_MODULE, fd, b"", 0)  # EEXIST when another needed it too
+            os.close(fd)
+"""
+
+
 def main() -> int:
     if not shutil.which(KERNEL):
         sys.exit(f"there is no {KERNEL}: apt-get install user-mode-linux")

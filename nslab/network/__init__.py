@@ -13,6 +13,8 @@
     uplink, port = a.veth("eth1", fabric, "a-eth1", master=br0)
     port.port(isolated=True)
 
+    eth0.shape(rate="10mbit", delay="5ms", loss="1%")   # what leaves by it; netem where network.has("netem")
+
     with network.batch():                               # many requests at once, sent at the end
         ...
 
@@ -27,6 +29,8 @@ own words, what it does not have is Unavailable. The machine's own network is Re
 from nslab.network.batching import batch
 from nslab.network.interface import Interface
 from nslab.network.names import check_name
+from nslab.network.probing import has
+from nslab.network.shaping import Shape
 from nslab.network.space import Network, create, create_many
 
-__all__ = ["Interface", "Network", "batch", "check_name", "create", "create_many"]
+__all__ = ["Interface", "Network", "Shape", "batch", "check_name", "create", "create_many", "has"]

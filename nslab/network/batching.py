@@ -27,6 +27,7 @@ HOW = {
     "macvlan": "a kernel with CONFIG_MACVLAN",
     "dummy": "a kernel with CONFIG_DUMMY; an interface for an address alone can also be lo or one end of a veth pair",
     "vlan": "a kernel with CONFIG_VLAN_8021Q (the module is 8021q)",
+    "vlan filtering": "a kernel with CONFIG_BRIDGE_VLAN_FILTERING",
 }
 
 
@@ -110,6 +111,11 @@ def do(network: Network, requests: Sequence[Request], warnings: list[str] | None
         sink += [answer.message] if answer.message else []
 
 
+def unavailable(feature: str, message: str = "") -> Unavailable:
+    """That the kernel lacks a feature, in its own words too."""
+    return Unavailable(f"this kernel has no {feature}" + f" ({message})" * bool(message), HOW[feature])
+
+
 def deliver(network: Network, requests: Sequence[Request]) -> list[Answer]:
     """Send them to one network; Unavailable or SyscallError for the first that is refused."""
     with record(network.trace):
@@ -118,7 +124,7 @@ def deliver(network: Network, requests: Sequence[Request]) -> list[Answer]:
         emit_script(Script(weakref.ref(network), tuple(done)))
     for request, answer in zip(requests, answers, strict=True):
         if answer.errno and request.needs and answer.errno == request.absent:
-            raise Unavailable(f"this kernel has no {request.needs} ({answer.message or request.name})", HOW[request.needs])
+            raise unavailable(request.needs, answer.message)
         if answer.errno:
             raise request.error(answer)
     return answers

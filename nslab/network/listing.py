@@ -54,6 +54,15 @@ def _state(body: bytes, addresses: Mapping[int, list[str]]) -> InterfaceState:
     )  # fmt: skip
 
 
+def is_shaped(socket: Socket, index: int) -> bool:
+    """Whether an interface has a queue that somebody gave it: those of the kernel have no handle."""
+    for body in socket.dump(netlink.GETQDISC, struct.pack("=BxxxiIII", 0, 0, 0, 0, 0)):
+        _, its_index, handle, parent, _ = struct.unpack_from("=BxxxiIII", body)
+        if its_index == index and handle and parent == 0xFFFFFFFF:
+            return True
+    return False
+
+
 def routes(socket: Socket) -> list[Route]:
     """Those of the main table."""
     found = []

@@ -12,12 +12,13 @@ from nslab import netlink
 from nslab.netlink import CREATE, EXCL, REPLACE, Request, attribute
 from nslab.network.names import Address, Interfaced, Subnet
 
-AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
+AF_UNSPEC, AF_INET, AF_BRIDGE, AF_INET6 = 0, 2, 7, 10
 FAMILY = {4: AF_INET, 6: AF_INET6}
 IFF_UP = 0x1
 NODAD, PERMANENT = 0x02, 0x80
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 5, 10, 18, 28
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_GSO_MAX_SEGS, MOST_SEGMENTS = 40, 65535
 VETH_INFO_PEER = 1
 BRIDGE = {"ageing_time": (4, "=I"), "stp_state": (5, "=I"), "vlan_filtering": (7, "=B"), "mcast_snooping": (23, "=B")}
 PORT = {"hairpin": 4, "learning": 8, "flood": 9, "isolated": 33}
@@ -51,16 +52,25 @@ def new_veth(near: bytes, far: bytes, *, master: int | None, said: Sequence[str]
 
 
 def new_link(
-    kind: str, body: bytes, data: Sequence[bytes], *, parent: int | None = None, said: Sequence[str], shell: str
+    kind: str,
+    body: bytes,
+    data: Sequence[bytes],
+    *,
+    parent: int | None = None,
+    said: Sequence[str],
+    shell: str,
+    needs: str = "",
 ) -> Request:
     """Any other kind of interface; ``data`` are the attributes of that kind, ``parent`` the interface that it lies upon."""
     info = [attribute(INFO_KIND, kind)] + ([attribute(INFO_DATA, data)] if data else [])
     body += (attribute(IFLA_LINK, parent) if parent else b"") + attribute(IFLA_LINKINFO, info)
-    return _new_link(kind, body, said, shell)
+    return _new_link(kind, body, said, shell, needs)
 
 
-def _new_link(kind: str, body: bytes, said: Sequence[str], shell: str) -> Request:
-    return Request(netlink.NEWLINK, body, (f"kind {kind}", *said), shell, CREATE | EXCL, needs=kind, absent=errno.EOPNOTSUPP)
+def _new_link(kind: str, body: bytes, said: Sequence[str], shell: str, needs: str = "") -> Request:
+    return Request(
+        netlink.NEWLINK, body, (f"kind {kind}", *said), shell, CREATE | EXCL, needs=needs or kind, absent=errno.EOPNOTSUPP
+    )
 
 
 def bridge_data(options: Mapping[str, int]) -> list[bytes]:
@@ -79,6 +89,16 @@ def set_port(index: int, name: str, options: Mapping[str, bool]) -> Request:
     body = attribute(IFLA_LINKINFO, [attribute(INFO_SLAVE_KIND, "bridge"), attribute(INFO_SLAVE_DATA, data)])
     text = "type bridge_slave " + " ".join(f"{key} {'on' if value else 'off'}" for key, value in options.items())
     return set_link(index, name, text, body)
+
+
+def change_vlan(adding: bool, index: int, name: str, number: int, tagged: bool) -> Request:
+    """Membership of a port of a bridge in a VLAN. bridge(8)"""
+    info = struct.pack("=HH", 0 if tagged else 2 | 4, number)  # BRIDGE_VLAN_INFO_PVID, _UNTAGGED
+    body = ifinfomsg(index, family=AF_BRIDGE) + attribute(26, [attribute(2, info)])  # IFLA_AF_SPEC, IFLA_BRIDGE_VLAN_INFO
+    words = f"vid {number}" + ("" if tagged else " pvid untagged")
+    shell = f"bridge vlan {'add' if adding else 'del'} dev {shlex.quote(name)} {words}"
+    kind = netlink.SETLINK if adding else netlink.DELLINK
+    return Request(kind, body, (f"index {index}", words), shell, needs="vlan filtering", absent=errno.EOPNOTSUPP)
 
 
 def delete_link(index: int, name: str) -> Request:

@@ -80,7 +80,10 @@ class Network(Enterable):
         for argument, bridge, network in (("master", master, self), ("other_master", other_master, other)):
             if bridge is not None and bridge.network != network:
                 raise SpecError(argument, f"{bridge.name} is in another network than the interface")
-        ours, theirs = Interface(self, near, self.new_index()), Interface(other, far, other.new_index())
+        ours, theirs = (
+            Interface(self, near, self.new_index(), size or 1500),
+            Interface(other, far, other.new_index(), size or 1500),
+        )
         into = None if self == other else other.namespace.fileno()
         bodies = (
             messages.end_of_link(ours.index, near, mac=macs[0], mtu=size, into=None, up=up),
@@ -152,7 +155,7 @@ class Network(Enterable):
         raw = None if mac is None else names.check_mac(mac)
         size = None if mtu is None else names.check_mtu(mtu)
         self.check_open()
-        made = Interface(self, name, self.new_index())
+        made = Interface(self, name, self.new_index(), size if parent else size or 1500)
         elsewhere = at != self
         body = messages.end_of_link(
             made.index, name, mac=raw, mtu=size, into=self.namespace.fileno() if elsewhere else None, up=up and not elsewhere
@@ -168,7 +171,8 @@ class Network(Enterable):
         upon = f"link {parent.name} " if parent else ""
         shell = f"ip link add {upon}{words}{place} type {' '.join(text)}"
         index = parent.index if parent else None
-        request = messages.new_link(kind, body, nested, parent=index, said=(upon + words, *text[1:]), shell=shell)
+        needs = "vlan filtering" if "vlan_filtering" in (options or {}) else kind
+        request = messages.new_link(kind, body, nested, parent=index, said=(upon + words, *text[1:]), shell=shell, needs=needs)
         batching.do(at, [request])
         if up and elsewhere:
             made.up()
