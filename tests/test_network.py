@@ -251,7 +251,7 @@ def test_a_closed_network_is_dead_and_all_of_it_is_gone() -> None:
 
 
 @ip
-@pytest.mark.requires("tool:nsenter")
+@pytest.mark.requires("tool:nsenter", "tool:tc")
 def test_the_commands_of_a_trace_leave_the_same_network() -> None:
     """Pasted into a shell, with two namespaces that are as new as those were."""
     made, again = network.create_many(2), network.create_many(2)
@@ -283,11 +283,15 @@ def build(a: Network, b: Network) -> None:
     a.route("10.7.0.0/16", interface=eth0, metric=5)
     b.macvlan("mv0", eth0, mac="02:00:00:00:00:03").down()
     eth0.set(mtu=1400)
+    eth0.shape(rate="10mbit")
+    port.shape(rate="20mbit", method="htb")
+    b.bridge("br1", mac="02:00:00:00:00:08", stp=True, mcast_snooping=False)
 
 
 def seen(where: Network) -> str:
     """What ip(8) shows, without what is counted, random or on the move."""
-    text = where.run("ip -d addr; ip -4 route; ip -6 route; ip -d link; ip neigh show nud permanent", check=True).stdout
+    looks = ("ip -d addr", "ip -4 route", "ip -6 route", "ip -d link", "ip neigh show nud permanent", "tc qdisc")
+    text = where.run("; ".join([*looks, "[ ! -e /proc/sys/net/ipv4/conf/p0 ] || tc class show dev p0"]), check=True).stdout
     text = re.sub(r"(\S*timer|link-netnsid) +\S+|state \S+|lowerlayerdown|LOWER_UP|NO-CARRIER|inet6 fe80\S+|usedbcqueuelen \d+",
                   "", text)  # fmt: skip
     return text

@@ -104,19 +104,21 @@ class Network(Enterable):
 
     def bridge(
         self, name: str, *, mac: str | None = None, mtu: int | None = None, ageing_time: float = 300, stp: bool = False,
-        vlan_filtering: bool = False, up: bool = True,
+        vlan_filtering: bool = False, mcast_snooping: bool = True, up: bool = True,
     ) -> Interface:  # fmt: skip
         """A bridge, without the spanning tree protocol: a port forwards from its first moment.
 
         It keeps its MAC (a random one when none is given) and the ``mtu`` that is given, whatever its ports have.
         ``ageing_time`` is how long, in seconds, it remembers behind which port a MAC is; with 0 it learns nothing and floods,
-        as a hub. ip-link(8)
+        as a hub. With ``mcast_snooping`` it listens who wants which multicast, for which it joins groups itself, and that can
+        be heard. ip-link(8)
         """
         names.check_name(name)
         if isinstance(ageing_time, bool) or not isinstance(ageing_time, int | float) or not 0 <= ageing_time <= 10**6:
             raise SpecError("ageing_time", f"must be a number of seconds from 0 to a million, not {ageing_time!r}")
         options = {"ageing_time": round(ageing_time * 100), "stp_state": int(stp)}
         options |= {"vlan_filtering": 1} if vlan_filtering else {}
+        options |= {} if mcast_snooping else {"mcast_snooping": 0}
         size = None if mtu is None else names.check_mtu(mtu)
         made = self._make("bridge", name, mac or names.new_mac(), None, up and size is None, self, options=options)
         if size is not None:

@@ -37,7 +37,7 @@ def pair() -> Iterator[tuple[Network, Network, Interface, Interface]]:
 def bridged(count: int, ageing_time: float = 300) -> Iterator[tuple[list[Network], list[Interface], list[Interface]]]:
     """Networks with 10.0.0.1, .2 and so on, on one bridge; with their interfaces and their ports there."""
     fabric, *hosts = made = network.create_many(count + 1, sysctls=NO_IPV6)
-    bridge = fabric.bridge("br0", ageing_time=ageing_time)
+    bridge = fabric.bridge("br0", ageing_time=ageing_time, mcast_snooping=False)  # else it speaks by itself
     ends, ports = [], []
     for number, host in enumerate(hosts, 1):
         end, port = host.veth("eth0", fabric, f"p{number}", other_master=bridge)
