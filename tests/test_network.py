@@ -297,6 +297,21 @@ def seen(where: Network) -> str:
     return text
 
 
+def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be() -> None:
+    done = in_python(
+        "import resource as r, nslab\n"
+        "from nslab import network\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (64, 400))\n"
+        "made = network.create_many(40)\n"
+        "print(len(made), made[-1].run('ulimit -n').stdout.strip())\n"
+        "try: network.create_many(200)\n"
+        "except nslab.Unavailable as error: print(error)\n"
+    )
+    first, second, _ = done.stdout.splitlines()
+    assert first == "40 64", "what runs in it has the old limit"
+    assert "400 open files" in second
+
+
 def test_importing_it_loads_no_more_than_it_needs() -> None:
     done = in_python("import sys, nslab.network; print([name for name in ('pyroute2', 'asyncio') if name in sys.modules])")
     assert (done.stdout, done.stderr) == ("[]\n", "")

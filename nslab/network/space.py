@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nslab import netlink, procfs
-from nslab.errors import DeadNamespace, Refused, SpecError
+from nslab.errors import DeadNamespace, Refused, SpecError, Unavailable
 from nslab.model import InterfaceState, Neighbour, Route
 from nslab.namespaces import Namespace, joining, privilege
 from nslab.namespaces.entering import Enterable
@@ -22,6 +23,7 @@ from nslab.trace import Step, Trace, emit_script, record
 
 FIRST = 101  # indexes below are left to the kernel, which gives them to what others make here
 MOST = 100_000
+_SPARE = 256  # descriptors for all else
 WHY_LOOPBACK = "without it not even 127.0.0.1 can be reached"
 WHY_NO_DAD = "else an IPv6 address could not be used for a second or two, and each would be announced to every port of a bridge"
 _ACCEPT_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
@@ -342,8 +344,9 @@ def create(*, loopback: bool = True, sysctls: Mapping[str, int | str] | None = N
 
 
 def create_many(count: int, *, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None) -> list[Network]:
-    """``count`` of them, made by one process: two descriptors each (EMFILE at RLIMIT_NOFILE), and no process. unshare(2)
+    """``count`` of them, made by one process, which ends: each is two descriptors of this one. unshare(2)
 
+    For many of them the soft limit RLIMIT_NOFILE of this process is raised; Unavailable when the hard one is too low.
     IPv6 addresses are used without a search for duplicates (net.ipv6.conf.default.accept_dad 0).
     """
     spec.number("count", count, 1, MOST)
@@ -353,9 +356,23 @@ def create_many(count: int, *, loopback: bool = True, sysctls: Mapping[str, int 
     inside += [WriteFile(path, text) for path, text in spec.sysctls(sysctls, ("net",)).items()]
     inside += [SetUp("lo", implied=WHY_LOOPBACK)] if loopback else []
     borrow = privilege.borrow(ensure())
+    _make_room(2 * count)
     before: list[Op] = [borrow] if borrow else []
     ops = (*before, NewNamespaces(()), NewNetworks(count, "networks", tuple(inside)))
     return _handed_back(ops, {}, count)
+
+
+def _make_room(count: int) -> None:
+    """Raise the soft limit of this process so that so many more descriptors fit; what the spawner starts keeps the old one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(map(int, os.listdir("/proc/self/fd"))) + count + _SPARE
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise Unavailable(
+            f"this process may have {hard} open files (RLIMIT_NOFILE), and would need {wanted}",
+            f"start it with more: ulimit -Hn {wanted}, a line in /etc/security/limits.conf, or LimitNOFILE= of its service",
+        )
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _handed_back(ops: tuple[Op, ...], fds: Mapping[str, Any], count: int) -> list[Network]:
