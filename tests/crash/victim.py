@@ -32,6 +32,7 @@ import nslab
 import nslab.spawner
 from nslab import ipc, network
 from nslab.container import Namespaces, listing
+from nslab.topology.lab import Lab
 
 KINDS = [kind for kind in ("mnt", "uts", "ipc", "net", "user", "cgroup", "time") if os.path.exists(f"/proc/self/ns/{kind}")]
 
@@ -369,15 +370,17 @@ class Victim:
         assert nslab.process().gethostname() == os.uname().nodename
         for thing in kept:
             try:
-                if isinstance(thing, nslab.Container | Namespaces):  # descriptors of ours hold the latter, which live
+                if isinstance(thing, nslab.Container | Namespaces | network.Network):  # our descriptors hold the last two
                     thing.run("true", timeout=5)
+                elif isinstance(thing, Lab):
+                    thing["h1"].run("true", timeout=5)
                 elif isinstance(thing, nslab.Process):
                     thing.getpid()
                 else:
                     thing.wait(5)
             except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError):
                 pass
-            getattr(thing, "close", getattr(thing, "end", None))()
+            next(filter(None, (getattr(thing, name, None) for name in ("close", "destroy", "end"))))()
         kept.clear()
 
 
