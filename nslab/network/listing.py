@@ -32,6 +32,17 @@ def links(socket: Socket) -> list[InterfaceState]:
     return sorted((_state(body, at) for body in socket.dump(netlink.GETLINK, ifinfomsg())), key=lambda each: each.index)
 
 
+def rows(states: list[InterfaceState]) -> list[tuple[str, ...]]:
+    """A table of them."""
+    names = {each.index: each.name for each in states}
+    table: list[tuple[str, ...]] = [("interface", "kind", "bridge", "state", "MAC", "MTU", "addresses")]
+    for each in states:
+        state = "down" if not each.up else "up" if each.carrier else "no carrier"
+        bridge = names.get(each.master, "")
+        table.append((each.name, each.kind, bridge, state, each.mac, str(each.mtu), " ".join(each.addresses)))
+    return table
+
+
 def link(socket: Socket, index: int) -> InterfaceState:
     """One of them; SyscallError ENODEV when there is none of this index."""
     found = next((each for each in links(socket) if each.index == index), None)

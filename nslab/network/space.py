@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Any
 
 from nslab import netlink, procfs
@@ -326,6 +327,18 @@ class Network(Enterable):
 
     def __repr__(self) -> str:
         return f"<Network {self.namespace}{', closed' if self.socket.closed else ''}>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Its interfaces, as a table; they are asked for at that moment."""
+        try:
+            rows = listing.rows(listing.links(self.socket))
+        except (OSError, ValueError):
+            return {"text/plain": repr(self)}
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        cells = ["".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in rows]
+        html = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        return {"text/plain": "\n".join([repr(self), *lines]), "text/html": f"<div>{escape(repr(self))}</div>{html}"}
 
 
 class _Ended:
