@@ -133,7 +133,7 @@ class Lab:
     def __getitem__(self, name: str) -> Node:
         return self.topology[name]
 
-    def ping_all(self, *, timeout: float = 1.0) -> pinging.Matrix:
+    def ping_all(self, *, timeout: float = 2.0) -> pinging.Matrix:
         """Ping every host from every other, many at once, and wait for each answer up to ``timeout`` seconds."""
         hosts = [name for name, role in self.layout.nodes.items() if role == "host" and self.addresses[name]]
         self.node(hosts[0] if hosts else "")

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from ipaddress import ip_address
 from pathlib import Path
 
-from nslab.errors import SyscallError
 from nslab.namespaces.running import Running
-from nslab.network import Interface, Network
+from nslab.network import Network, messages
 
 # Pairs in one round. Each makes two entries in the table of neighbours, which the whole machine shares: 1,024 of them, and
 # none is forgotten within five seconds. arp(7), gc_thresh3
@@ -95,8 +95,7 @@ def _rounds(pairs: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, st
 
 
 def _forget(network: Network) -> None:
-    """Take what it has learnt out of the machine's table of neighbours."""
-    for entry in network.neighbours():
-        if entry.state.lower() != "permanent":
-            with contextlib.suppress(SyscallError):  # it is gone already
-                Interface(network, "", entry.index).remove_neighbour(entry.address)
+    """Take what it has learnt out of the machine's table of neighbours. Whether it is still there does not matter."""
+    learnt = [entry for entry in network.neighbours() if entry.state not in ("permanent", "noarp")]
+    if requests := [messages.change_neighbour(False, each.index, "", ip_address(each.address), None) for each in learnt]:
+        network.socket.send(requests)

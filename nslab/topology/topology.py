@@ -289,7 +289,7 @@ class Topology:
         if self._lab:
             self._lab.destroy()
 
-    def ping_all(self, *, timeout: float = 1.0) -> Matrix:
+    def ping_all(self, *, timeout: float = 2.0) -> Matrix:
         """Ping every host from every other; see Lab.ping_all."""
         return self.lab.ping_all(timeout=timeout)
 
