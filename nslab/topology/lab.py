@@ -15,11 +15,11 @@ from nslab.errors import DeadNamespace, SpecError, Unavailable
 from nslab.model import Layout, LinkLayout
 from nslab.namespaces import Namespace, privilege
 from nslab.namespaces.running import Running
-from nslab.network import Interface, Network
+from nslab.network import Interface, Network, probing
 from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
 from nslab.ops.nodes import NewHostnames, ShowTexts
 from nslab.spawner import Descriptor, ensure
-from nslab.topology import limits, pinging
+from nslab.topology import pinging
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Lab:
         layout = self.layout
         by_role = {role: [name for name, its in layout.nodes.items() if its == role] for role in ("host", "router", "switch")}
         self._check_ipv6()
-        for link in layout.links:
-            limits.check(link)
+        if any(link.delay or link.loss for link in layout.links):
+            probing.require("netem")
         for role, sysctls in (("host", PLAIN), ("router", PLAIN | self._forwarding())):
             if names := by_role[role]:
                 self.networks |= zip(names, network.create_many(len(names), sysctls=sysctls), strict=True)
@@ -108,8 +108,8 @@ class Lab:
             self.interfaces[end.node, end.interface] = interface
             if end.addresses:
                 interface.address(*end.addresses)
-            if link.rate:
-                limits.limit(interface, link.rate)
+            if link.limits():
+                interface.shape(rate=link.rate or None, delay=link.delay or None, loss=link.loss or None)
 
     # -- while it is there ----------------------------------------------------------------------------------------------
 
