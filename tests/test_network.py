@@ -301,9 +301,8 @@ def seen(where: Network) -> str:
     """What ip(8) shows, without what is counted, random or on the move."""
     looks = ("ip -d addr", "ip -4 route", "ip -6 route", "ip -d link", "ip neigh show nud permanent", "tc qdisc")
     text = where.run("; ".join([*looks, "[ ! -e /proc/sys/net/ipv4/conf/p0 ] || tc class show dev p0"]), check=True).stdout
-    text = re.sub(r"(\S*timer|link-netnsid) +\S+|state \S+|lowerlayerdown|,LOWER_UP|NO-CARRIER,|inet6 fe80\S+|usedbcqueuelen \d+",
-                  "", text)  # fmt: skip
-    return text
+    moving = r"(\S*timer|link-netnsid) +\S+|state \S+|lowerlayerdown|,LOWER_UP|NO-CARRIER,|inet6 fe80\S+|usedbcqueuelen \d+"
+    return re.sub(moving, "", text)
 
 
 def test_the_limit_of_descriptors_is_raised_as_far_as_it_may_be() -> None:
