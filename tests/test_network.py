@@ -231,6 +231,38 @@ def test_what_cannot_be_is_refused_before_anything_is_sent(wrong, why) -> None:
         assert len(a.links()) == 1
 
 
+@pytest.mark.requires("tool:nft")
+def test_filters_and_address_translation() -> None:
+    a, b, router = made = network.create_many(3)
+    try:
+        ends = []
+        for number, host in enumerate((a, b)):
+            eth0, port = host.veth("eth0", router, f"eth{number}")
+            eth0.address(f"10.0.{number}.2/24", f"fd00:{number}::2/64")
+            port.address(f"10.0.{number}.1/24", f"fd00:{number}::1/64")
+            ends.append(port)
+        a.route("default", via="10.0.0.1")
+        a.route("default", via="fd00::1")
+        router.forward()
+        assert not a.call(reaches, "10.0.1.2", 0.1), "b has no way back"
+        router.masquerade(ends[1])
+        assert [a.call(reaches, address) for address in ("10.0.1.2", "fd00:1::2")] == [True, True]
+        table = {"family": "inet", "table": "t"}
+        chain = {"name": "c", "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}
+        router.nft({"add": {"table": {"family": "inet", "name": "t"}}}, {"add": {"chain": table | chain}})
+        assert not a.call(reaches, "10.0.1.2", 0.1)
+        assert [each["chain"]["policy"] for each in router.ruleset() if "chain" in each] == ["accept", "drop"]
+        assert a.ruleset() == []
+        assert "nft -j" in router.trace.shell()
+        with pytest.raises(nslab.CommandError, match="nft refused"):
+            router.nft({"add": {"rule": {"family": "inet", "table": "none", "chain": "c", "expr": [{"drop": None}]}}})
+        with pytest.raises(nslab.SpecError, match="another network"):
+            router.masquerade(a.interface("eth0"))
+    finally:
+        for each in made:
+            each.close()
+
+
 def test_it_is_shown_as_a_table_of_its_interfaces_also_when_closed() -> None:
     with network.create() as a:
         a.veth("eth0", a, "a&b", other_master=a.bridge("br0"))[0].address("10.0.0.1/24")
@@ -260,7 +292,7 @@ def test_a_closed_network_is_dead_and_all_of_it_is_gone() -> None:
 
 
 @ip
-@pytest.mark.requires("tool:nsenter", "tool:tc")
+@pytest.mark.requires("tool:nsenter", "tool:tc", "tool:nft")
 def test_the_commands_of_a_trace_leave_the_same_network() -> None:
     """Pasted into a shell, with two namespaces that are as new as those were."""
     made, again = network.create_many(2), network.create_many(2)
@@ -295,11 +327,22 @@ def build(a: Network, b: Network) -> None:
     eth0.shape(rate="10mbit")
     port.shape(rate="20mbit", method="htb")
     b.bridge("br1", mac="02:00:00:00:00:08", stp=True, mcast_snooping=False)
+    b.forward()
+    b.masquerade(bridge)
 
 
 def seen(where: Network) -> str:
     """What ip(8) shows, without what is counted, random or on the move."""
-    looks = ("ip -d addr", "ip -4 route", "ip -6 route", "ip -d link", "ip neigh show nud permanent", "tc qdisc")
+    looks = (
+        "ip -d addr",
+        "ip -4 route",
+        "ip -6 route",
+        "ip -d link",
+        "ip neigh show nud permanent",
+        "tc qdisc",
+        "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
+        "nft list ruleset",
+    )
     text = where.run("; ".join([*looks, "[ ! -e /proc/sys/net/ipv4/conf/p0 ] || tc class show dev p0"]), check=True).stdout
     moving = r"(\S*timer|link-netnsid) +\S+|state \S+|lowerlayerdown|,LOWER_UP|NO-CARRIER,|inet6 fe80\S+|usedbcqueuelen \d+"
     return re.sub(moving, "", text)

@@ -15,7 +15,7 @@ from nslab.errors import DeadNamespace, Refused, SpecError, Unavailable
 from nslab.model import InterfaceState, Neighbour, Route
 from nslab.namespaces import Namespace, joining, privilege
 from nslab.namespaces.entering import Enterable
-from nslab.network import batching, listing, messages, names
+from nslab.network import batching, firewall, listing, messages, names
 from nslab.network.interface import Interface
 from nslab.ops import NewNamespaces, Op, Plan, SetUp, WriteFile, spec
 from nslab.ops.networks import HandBackNetwork, NewNetworks
@@ -261,6 +261,23 @@ class Network(Enterable):
     def forward(self) -> None:
         """Make it a router: it passes on, IPv4 and IPv6, what is not for itself."""
         self.sysctls({"net.ipv4.ip_forward": 1} | ({"net.ipv6.conf.all.forwarding": 1} if os.path.exists(_ACCEPT_DAD) else {}))
+
+    # -- filters and address translation
+
+    def nft(self, *commands: Mapping[str, Any]) -> None:
+        """Carry out commands of nft(8) in its JSON, as {"add": {"table": {"family": "inet", "name": "t"}}}, all or none.
+
+        CommandError with nft's words when one is refused. libnftables-json(5)
+        """
+        firewall.nft(self, list(commands))
+
+    def ruleset(self) -> list[dict[str, Any]]:
+        """All tables, chains and rules, as nft(8) lists them in JSON."""
+        return firewall.ruleset(self)
+
+    def masquerade(self, out: Interface) -> None:
+        """Hide what is behind: what leaves by ``out`` gets the address of that interface for its source."""
+        firewall.masquerade(self, out)
 
     def _carry_out(self, ops: list[WriteFile]) -> None:
         """Have a process join and do these."""
