@@ -289,7 +289,8 @@ class Process:
         work = Execute(words, spec.environment(env), folder)
 
         def start(fds: Mapping[str, Any]) -> Any:
-            order = Order(self._sock, self.pid, self._root())  # before it starts: it has to know who was there then
+            order = Order(self._sock, self.pid, self._root().pid)  # before it starts: it has to know who was there then
+            order.spawner = self._root().spawner
             self._tell("run", work, fds)
             return order
 
@@ -358,9 +359,9 @@ class Process:
     def _shares(self, kind: str) -> bool:
         return self.namespaces.ids()[kind] == machine_ids()[kind]
 
-    def _root(self) -> int:
-        """The PID of the process that looks after this one and all that it starts."""
-        return self._keeper.pid if isinstance(self._keeper, Child) else self._keeper._root()
+    def _root(self) -> Child:
+        """The process that looks after this one and all that it starts."""
+        return self._keeper if isinstance(self._keeper, Child) else self._keeper._root()
 
     def close(self) -> None:
         """End it, with what it started."""

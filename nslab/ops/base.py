@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shlex
@@ -43,7 +44,8 @@ class Context:
     def own_memory(self) -> None:
         """Have the memory of this process to itself: the one that it is borrowed from ends."""
         if self.let_go >= 0:
-            os.write(self.let_go, b"!")
+            with contextlib.suppress(BrokenPipeError):  # it was killed
+                os.write(self.let_go, b"!")
             poller = select.poll()
             poller.register(self.predecessor, select.POLLIN)
             poller.poll()
