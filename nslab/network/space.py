@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import itertools
 import os
-import resource
-import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
 from nslab import netlink, procfs
-from nslab.errors import DeadNamespace, Refused, SpecError, Unavailable
+from nslab.errors import DeadNamespace, Refused, SpecError
 from nslab.model import InterfaceState, Neighbour, Route
 from nslab.namespaces import Namespace, joining, privilege
 from nslab.namespaces.entering import Enterable
-from nslab.network import batching, firewall, listing, messages, names
+from nslab.network import batching, firewall, listing, making, messages, names
 from nslab.network.interface import Interface
 from nslab.ops import NewNamespaces, Op, Plan, SetUp, WriteFile, spec
 from nslab.ops.networks import HandBackNetwork, NewNetworks
-from nslab.spawner import Descriptor, ensure
+from nslab.spawner import ensure
 from nslab.trace import Step, Trace, emit_script, record
 
 FIRST = 101  # indexes below are left to the kernel, which gives them to what others make here
 MOST = 100_000
-_SPARE = 256  # descriptors for all else
 WHY_LOOPBACK = "without it not even 127.0.0.1 can be reached"
 WHY_NO_DAD = "else an IPv6 address could not be used for a second or two, and each would be announced to every port of a bridge"
 _ACCEPT_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
@@ -37,10 +34,10 @@ class Network(Enterable):
     or ``Network.of()`` for one that is there.
     """
 
-    def __init__(self, namespace: Namespace, sock: netlink.Socket):
+    def __init__(self, namespace: Namespace, sock: netlink.Socket, steps: Iterable[Step]):
         self.namespace = namespace
         self.socket = sock
-        self.trace = Trace()
+        self.trace = Trace(steps)
         self._indexes = itertools.count(FIRST)
 
     @classmethod
@@ -59,7 +56,8 @@ class Network(Enterable):
                     "  what to do: isolate='net ...', or network.create()."
                 )
         way = joining.way({"net": target}, ensure())
-        (made,) = _handed_back((*way.ops, HandBackNetwork("networks")), way.fds, 1)
+        ((namespace, sock, steps),) = making.handed_back((*way.ops, HandBackNetwork(making.FD)), way.fds, 1)
+        made = cls(namespace, sock, steps)
         made._indexes = itertools.count(max([FIRST - 1, *(each.index for each in made.links())]) + 1)
         return made
 
@@ -285,7 +283,7 @@ class Network(Enterable):
         way = joining.way(joining.checked(self.joins(), ()), spawner)
         plan = Plan((*way.ops, *ops))
         with record(self.trace):
-            emit_script(_Ended(plan))
+            emit_script(making.Ended(plan))
             child = spawner.start(plan, fds=way.fds, borrowed=privilege.is_borrowed(plan), stay=True)
             try:
                 child.settle()
@@ -358,16 +356,6 @@ class Network(Enterable):
         return {"text/plain": "\n".join([repr(self), *lines]), "text/html": f"<div>{escape(repr(self))}</div>{html}"}
 
 
-class _Ended:
-    """A plan as one command of a longer script."""
-
-    def __init__(self, plan: Plan):
-        self._plan = plan
-
-    def shell(self) -> str:
-        return self._plan.script("true")
-
-
 def create(*, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None) -> Network:
     """A new network namespace that descriptors hold, its loopback up; ``sysctls`` are set before anything is in it."""
     return create_many(1, loopback=loopback, sysctls=sysctls)[0]
@@ -386,65 +374,10 @@ def create_many(count: int, *, loopback: bool = True, sysctls: Mapping[str, int 
     inside += [WriteFile(path, text) for path, text in spec.sysctls(sysctls, ("net",)).items()]
     inside += [SetUp("lo", implied=WHY_LOOPBACK)] if loopback else []
     borrow = privilege.borrow(ensure())
-    _make_room(2 * count)
+    making.make_room(2 * count)
     before: list[Op] = [borrow] if borrow else []
-    ops = (*before, NewNamespaces(()), NewNetworks(count, "networks", tuple(inside)))
-    return _handed_back(ops, {}, count)
-
-
-def _make_room(count: int) -> None:
-    """Raise the soft limit of this process so that so many more descriptors fit; what the spawner starts keeps the old one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(map(int, os.listdir("/proc/self/fd"))) + count + _SPARE
-    if hard != resource.RLIM_INFINITY and wanted > hard:
-        raise Unavailable(
-            f"this process may have {hard} open files (RLIMIT_NOFILE), and would need {wanted}",
-            f"start it with more: ulimit -Hn {wanted}, a line in /etc/security/limits.conf, or LimitNOFILE= of its service",
-        )
-    if soft != resource.RLIM_INFINITY and wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _handed_back(ops: tuple[Op, ...], fds: Mapping[str, Any], count: int) -> list[Network]:
-    """The networks that a process hands back which does ``ops`` and ends."""
-    spawner, plan = ensure(), Plan(ops)
-    found: list[Network] = []
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            child = spawner.start(
-                plan, fds={**fds, "networks": theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
-            )
-        emit_script(_Ended(plan))
-        try:
-            found += _received(ours, count)
-            child.settle()
-            _share(child.steps, found)
-        except BaseException:
-            for each in found:
-                each.close()
-            raise
-        finally:
-            child.end()
-    return found
-
-
-def _received(channel: socket.socket, count: int) -> Iterator[Network]:
-    """Those that come, up to ``count``; fewer when the process at the other end has failed."""
-    for _ in range(count):
-        word, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
-        if not word:
-            return
-        namespace, sock = Descriptor(descriptors[0]), socket.socket(fileno=descriptors[1])
-        yield Network(Namespace("net", namespace), netlink.Socket(sock))
-
-
-def _share(steps: Sequence[Step], made: Sequence[Network]) -> None:
-    """Give each network the steps by which it was made; the first also those that led there."""
-    number = 0
-    for step in steps:
-        number += step.call == "unshare"
-        made[max(number - 1, 0)].trace.append(step)
+    ops = (*before, NewNamespaces(()), NewNetworks(count, making.FD, tuple(inside)))
+    return [Network(*each) for each in making.handed_back(ops, {}, count)]
 
 
 def _read(path: str) -> str:

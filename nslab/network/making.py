@@ -1,0 +1,88 @@
+"""Network namespaces from the process that makes or enters them: as descriptors, with a netlink socket of each."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from nslab import netlink
+from nslab.errors import Unavailable
+from nslab.namespaces import Namespace, privilege
+from nslab.ops import Op, Plan
+from nslab.spawner import Descriptor, ensure
+from nslab.trace import Step, emit_script
+
+FD = "networks"  # the name of the socket over which they are handed back
+_SPARE = 256  # descriptors for all else
+
+
+class Made(NamedTuple):
+    """One that was handed back, and the steps that made it."""
+
+    namespace: Namespace
+    socket: netlink.Socket
+    steps: list[Step]
+
+
+class Ended:
+    """A plan as one command of a longer script."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+
+    def shell(self) -> str:
+        return self._plan.script("true")
+
+
+def make_room(count: int) -> None:
+    """Raise the soft limit of this process so that so many more descriptors fit; what the spawner starts keeps the old one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(map(int, os.listdir("/proc/self/fd"))) + count + _SPARE
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise Unavailable(
+            f"this process may have {hard} open files (RLIMIT_NOFILE), and would need {wanted}",
+            f"start it with more: ulimit -Hn {wanted}, a line in /etc/security/limits.conf, or LimitNOFILE= of its service",
+        )
+    if soft != resource.RLIM_INFINITY and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def handed_back(ops: tuple[Op, ...], fds: Mapping[str, Any], count: int) -> list[Made]:
+    """Those that a process hands back which does ``ops`` and ends."""
+    spawner, plan = ensure(), Plan(ops)
+    found: list[Made] = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            child = spawner.start(
+                plan, fds={**fds, FD: theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
+            )
+        emit_script(Ended(plan))
+        try:
+            found.extend(_received(ours, count))
+            child.settle()
+        except BaseException:
+            for each in found:
+                each.namespace.close()
+                each.socket.close()
+            raise
+        finally:
+            child.end()
+    number = 0
+    for step in child.steps:  # each has those by which it was made; the first also those that led there
+        number += step.call == "unshare"
+        found[max(number - 1, 0)].steps.append(step)
+    return found
+
+
+def _received(channel: socket.socket, count: int) -> Iterator[Made]:
+    """Those that come, up to ``count``; fewer when the process at the other end has failed."""
+    for _ in range(count):
+        word, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
+        if not word:
+            return
+        namespace, sock = Descriptor(descriptors[0]), socket.socket(fileno=descriptors[1])
+        yield Made(Namespace("net", namespace), netlink.Socket(sock), [])
