@@ -18,7 +18,7 @@ import nslab
 from nslab import Topology, network
 from nslab.topology import Node
 from tests import uml
-from tests.helpers import ROOT, eventually, has_ended, link, pidfd_of
+from tests.helpers import ROOT, eventually, has_ended, in_python, link, pidfd_of
 from tests.test_topology import two_subnets
 
 PING = pytest.mark.requires("tool:ping")
@@ -252,6 +252,29 @@ def test_B05_deploy_and_destroy_again_and_again() -> None:
         lab.destroy()
     with pytest.raises(nslab.DeadNamespace, match="on paper only"):
         lab["a"].run("true")
+
+
+@IP
+def test_B17_nobody_asks_for_what_is_given() -> None:
+    """Each of many hosts would ask all others; then neighbours could not be found for seconds."""
+    lab = Topology.single(4)
+    with lab.deploy() as running:
+        assert running.fabric
+        assert running.fabric.run("ip -6 -o addr | grep -v ' lo '").stdout == "", "bridges and ports have no address"
+        names = ("router_solicitations", "accept_ra", "accept_dad")
+        assert [lab["h1"].network.sysctl(f"net.ipv6.conf.eth0.{name}") for name in names] == ["0"] * 3
+        assert lab["h1"].run("ip -6 -o addr | grep -c tentative").stdout == "0\n"
+
+
+def test_B09_descriptors_for_a_large_lab_are_there_or_it_is_refused() -> None:
+    done = in_python(
+        "import nslab, resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (100, 500))\n"
+        "nslab.Topology.single(50).deploy()\nprint(resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 150)\n"
+        "with nslab.record() as trace:\n    try: nslab.Topology.single(110).deploy()\n"
+        "    except nslab.Unavailable as error: print(error, len(trace))"
+    )
+    assert done.stdout.startswith("True\nthis process may have 500 open files"), done.stderr
+    assert done.stdout.endswith(" 0\n"), "nothing was made"
 
 
 def test_where_nothing_runs() -> None:

@@ -16,6 +16,7 @@ from nslab.model import Layout, LinkLayout
 from nslab.namespaces import Namespace, privilege
 from nslab.namespaces.running import Running
 from nslab.network import Interface, Network, probing
+from nslab.network.making import make_room
 from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
 from nslab.ops.nodes import NewHostnames, ShowTexts
 from nslab.spawner import Descriptor, ensure
@@ -33,8 +34,15 @@ WHY_HOSTNAMES = "each node has a host name"
 RESOLVER = "# No name server can be reached from this node; the names of the lab are in /etc/hosts.\n"
 # A reply may come back another way than the packet went: no path of a lab is wrong. ip-sysctl, rp_filter
 PLAIN = {"net.ipv4.conf.all.rp_filter": 0, "net.ipv4.conf.default.rp_filter": 0}
+# Addresses and routes are given: nobody needs to ask for them, which each of many hosts would ask all others. RFC 4861
+SILENT: dict[str, int | str] = {
+    "net.ipv6.conf.default.router_solicitations": 0, "net.ipv6.conf.default.accept_ra": 0,
+    "net.ipv6.conf.default.mldv2_unsolicited_report_interval": 60_000,  # milliseconds; the bridges listen to no groups
+}  # fmt: skip
+MUTE = {"net.ipv6.conf.default.disable_ipv6": 1}  # a switch has no addresses, and its ports ask for none
 FORWARD4, FORWARD6 = {"net.ipv4.ip_forward": 1}, {"net.ipv6.conf.all.forwarding": 1}
 IPV6 = "/proc/sys/net/ipv6"
+DESCRIPTORS = 3  # of a node: its network, a netlink socket there, its host name
 
 
 class Lab:
@@ -56,6 +64,7 @@ class Lab:
         self.addresses = _addresses(self.layout)
         self.commands: weakref.WeakSet[Running] = weakref.WeakSet()
         self.running = False
+        self._ipv6 = os.path.exists(IPV6)
         self._inside = _inside(self.addresses)
         with contextlib.ExitStack() as undo, record(self.trace):
             undo.callback(self.destroy)
@@ -69,13 +78,15 @@ class Lab:
         layout = self.layout
         by_role = {role: [name for name, its in layout.nodes.items() if its == role] for role in ("host", "router", "switch")}
         self._check_ipv6()
+        make_room(DESCRIPTORS * len(layout.nodes))
         if any(link.delay or link.loss for link in layout.links):
             probing.require("netem")
-        for role, sysctls in (("host", PLAIN), ("router", PLAIN | self._forwarding())):
+        both = PLAIN | (SILENT if self._ipv6 else {})
+        for role, sysctls in (("host", both), ("router", both | FORWARD4 | (FORWARD6 if self._ipv6 else {}))):
             if names := by_role[role]:
                 self.networks |= zip(names, network.create_many(len(names), sysctls=sysctls), strict=True)
         if by_role["switch"]:
-            self.fabric = network.create()
+            self.fabric = network.create(sysctls=MUTE if self._ipv6 else {})
         if self.networks:
             self.hostnames |= zip(self.networks, _hostnames(tuple(self.networks)), strict=True)
         with network.batch():
@@ -87,12 +98,8 @@ class Lab:
                     self.networks[name].route(route.target, via=route.via, interface=self.interfaces[name, route.interface])
 
     def _check_ipv6(self) -> None:
-        if not os.path.exists(IPV6) and any(":" in subnet for link in self.layout.links for subnet in link.subnets):
+        if not self._ipv6 and any(":" in subnet for link in self.layout.links for subnet in link.subnets):
             raise Unavailable("this kernel has no IPv6", "nslab.Topology(..., ipv6=False), and no IPv6 subnets")
-
-    @staticmethod
-    def _forwarding() -> dict[str, int]:
-        return FORWARD4 | (FORWARD6 if os.path.exists(IPV6) else {})
 
     def _link(self, number: int, link: LinkLayout, bridges: Mapping[str, Interface]) -> None:
         """A veth pair, with the end at a switch first: so all ports of the fabric are asked for together."""
