@@ -16,7 +16,7 @@ from nslab.model import Layout, LinkLayout
 from nslab.namespaces import Namespace, privilege
 from nslab.namespaces.running import Running
 from nslab.network import Interface, Network, probing
-from nslab.network.making import make_room
+from nslab.network.making import Ended, make_room
 from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
 from nslab.ops.nodes import NewHostnames, ShowTexts
 from nslab.spawner import Descriptor, ensure
@@ -199,16 +199,6 @@ def _inside(addresses: Mapping[str, Iterable[str]]) -> tuple[Op, ...]:
     return tuple(ops)
 
 
-class _Ended:
-    """A plan as one command of a longer script."""
-
-    def __init__(self, plan: Plan):
-        self._plan = plan
-
-    def shell(self) -> str:
-        return self._plan.script("true")
-
-
 def _hostnames(names: Sequence[str]) -> list[Namespace]:
     """A UTS namespace for each name, made by one process that ends."""
     spawner = ensure()
@@ -222,7 +212,7 @@ def _hostnames(names: Sequence[str]) -> list[Namespace]:
                 plan, fds={"names": theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
             )
         undo.callback(child.end)
-        emit_script(_Ended(plan))
+        emit_script(Ended(plan))
         for _ in names:
             word, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
             if not word:
