@@ -73,7 +73,7 @@ def test_a_trace_has_one_numbering_of_processes() -> None:
             with record() as trace:
                 run()
             outside_pids(trace)
-            joins = [step for step in trace if step.call == "setns"]  # a command joins a time namespace by itself
+            joins = [step for step in trace if step.call == "setns"]
             assert {step.args[0] for step in joins} == {f"pidfd of PID {web.pid}"}
         assert next(step for step in trace if step.call == "sethostname").pid not in (joins[0].pid, web.pid), "a child made it"
         with record() as trace:

@@ -27,7 +27,6 @@ class Context:
     fds: dict[str, int]
     root: bool = False  # it is uid 0 and gid 0 for certain
     let_go: int = -1  # ends the process whose memory this one works in, when it is written to; -1: it is its own
-    late: list[Op] = field(default_factory=list)  # for the command to do: it has its memory to itself
     predecessor: int = -1  # a pidfd of that
     made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
     aside: bool = False  # a process on the way, which has joined something: the new one becomes its sibling

@@ -247,12 +247,10 @@ class Join(Op):
     enters: ClassVar[bool] = True
 
     def perform(self, context: Context) -> None:
-        kinds = self.kinds
-        if "time" in kinds and context.let_go >= 0:  # setns(2) would say EUSERS
-            kinds = tuple(kind for kind in kinds if kind != "time")
-            context.late.append(replace(self, kinds=("time",)))
-        if kinds:
-            syscalls.setns(context.fds[self.fd], flags_of(kinds), f"pidfd of PID {self.pid}")
+        if "time" in self.kinds:
+            context.own_memory()  # else setns(2) says EUSERS
+        if self.kinds:
+            syscalls.setns(context.fds[self.fd], flags_of(self.kinds), f"pidfd of PID {self.pid}")
 
     def describe(self) -> str:
         if self.shared and not self.kinds:

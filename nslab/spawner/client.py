@@ -341,7 +341,10 @@ class Spawner:
             if sock is None:
                 raise BrokenPipeError
             channel.send(sock, message, numbers, mark)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError as error:
+            closed = sock is not None and sock.fileno() < 0  # by another thread, which has started a new spawner
+            if not closed and not isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise
             raise SpawnerError(f"the spawner is gone; the next call starts a new one.{self.words()}") from None
 
     def words(self) -> str:

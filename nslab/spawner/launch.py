@@ -38,7 +38,7 @@ def launch(work: Execute, context: Context, report: Report) -> int:
         guard.quietly_chdir(work.cwd, work.root)
     env = _OWN if work.env is None else work.env
     path = find(work.argv[0], os.environ if work.env is None else work.env)
-    if work.before or work.terminal or work.launched or context.late:
+    if work.before or work.terminal or work.launched:
         return _by_fork(path, work, context, report)
     streams = (context.fds["stdin"], context.fds["stdout"], context.fds["stderr"])
     try:
@@ -82,7 +82,7 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.dup2(context.fds[name], number)
         context.let_go = -1  # a fork has its memory to itself
-        for op in (*context.late, *work.before):
+        for op in work.before:
             op.execute(context)
         if work.terminal:
             _be_in_sight(report)

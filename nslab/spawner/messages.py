@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from nslab.ops import Borrow, Execute, IdMaps, InCgroup, NewNamespaces, Op, Setns, Unpack
+from nslab.ops import Borrow, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns, Unpack
 
 # What a process needs to have loaded before it begins.
 ENTERS, UNPACKS, TIDIES = 1, 2, 4
@@ -93,8 +93,8 @@ class Start:
         special = not _ANY_STACK or self.stepwise or self.bare or launched or any(isinstance(op, InCgroup) for op in self.ops)
         if way or from_outside or special:
             return b"."
-        # A function could leave something in the memory; a Setns of time needs it for itself; a terminal stays.
-        alone = any(isinstance(op, Setns) and op.kind in ("time", "") for op in self.ops)
+        # A function could leave something in the memory; who joins a time namespace must have it to himself; a terminal stays.
+        alone = any(map(_joins_time, self.ops))
         returns = isinstance(self.work, Execute) and not self.work.terminal and not self.stay and not alone
         return bytes([ALONE | RETURNS * returns | self.needs])
 
@@ -119,3 +119,7 @@ class Regroup:
     pids: tuple[int, ...]
     freeze: bool
     fds: tuple[str, ...] = ("reply",)
+
+
+def _joins_time(op: Op) -> bool:
+    return (isinstance(op, Join) and "time" in op.kinds) or (isinstance(op, Setns) and op.kind in ("time", ""))

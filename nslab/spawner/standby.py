@@ -65,7 +65,7 @@ class Standby:
                     request, fds = channel.receive(sock)
                 except EOFError:
                     os._exit(0)
-                here = replace(context, fds=dict(zip(request.fds, fds, strict=True)), late=[])
+                here = replace(context, fds=dict(zip(request.fds, fds, strict=True)))
                 report = Report(here.fds["reply"])
                 ops = tuple(op for op in request.ops if not isinstance(op, Borrow))  # it was born in what was borrowed
                 new = ops[0] if ops and isinstance(ops[0], NewNamespaces) else None
