@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from nslab.spawner.cgroups import Groups
 
 PATIENCE = 5  # ms that a request may wait for the news that its process was made
-QUIET = 2  # ms without a request or an end, after which there is time to make another standby
 
 
 class Server:
@@ -76,7 +75,7 @@ class Server:
             self.poller.register(fd, select.POLLIN)
         while True:
             short = self.pool.short
-            patience = (QUIET if self.pool.there else 0) if short else PATIENCE if self.untold else None
+            patience = 0 if short else PATIENCE if self.untold else None
             ready = {fd for fd, _ in self.poller.poll(patience)}
             if not ready and short:
                 self.pool.replenish()
