@@ -2,7 +2,8 @@
 
     python -m tests.uml FOLDER COMMAND...
 
-Its root is the machine's files, read-only; /tmp is its own and empty, but for FOLDER, the only place where something stays.
+Its root is the machine's files, read-only; /tmp is its own and empty, but for FOLDER, the only place where something stays,
+and for the checkout and its Python, where these are there.
 It is root there, on one processor and with 512 MB, and alone; what it prints comes out here, and its status is ours.
 """
 
@@ -29,6 +30,7 @@ mount -t tmpfs tmpfs /run
 mkdir /dev/shm /dev/pts && mount -t tmpfs tmpfs /dev/shm && mount -t devpts devpts /dev/pts
 mount -t cgroup2 none /sys/fs/cgroup
 mkdir -p {folder} && mount -t hostfs -o {folder} none {folder}
+for covered in {covered}; do mkdir -p "$covered" && mount -t hostfs -o ro,"$covered" none "$covered"; done
 ip link set lo up
 hostname machine
 cd {cwd} && env -i HOME=/tmp {env} {command} </dev/null
@@ -41,9 +43,12 @@ def run(folder: Path, command: Sequence[str], *, timeout: float = 600, **options
     """Boot, run a command, and return its status (255 when there is none). ``options`` are those of subprocess.run."""
     init = folder / "init"
     env = " ".join(f"{name}={shlex.quote(os.environ[name])}" for name in KEPT if name in os.environ)
+    needed = {os.getcwd(), sys.prefix, sys.base_prefix}
+    covered = [path for path in sorted(needed) if path.startswith(("/tmp/", "/run/"))]
     init.write_text(
         INIT.format(
-            folder=shlex.quote(str(folder)), cwd=shlex.quote(os.getcwd()), env=env, command=shlex.join(command),
+            folder=shlex.quote(str(folder)), covered=shlex.join(covered), cwd=shlex.quote(os.getcwd()), env=env,
+            command=shlex.join(command),
             python=shlex.quote(sys.executable), power_off=shlex.quote(POWER_OFF),
         )
     )  # fmt: skip
