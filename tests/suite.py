@@ -41,6 +41,7 @@ PACKAGES = {
     "util-linux": "unshare",
     "iproute2": "ip",
     "iputils-ping": "ping",
+    "nftables": "nft",
     "procps": "ps",
     "busybox-static": "busybox",
     "user-mode-linux": "linux.uml",
