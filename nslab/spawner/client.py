@@ -161,11 +161,17 @@ class Child:
                 value.steps = tuple(step for step in self.steps if not step.errno)
         elif word == "exit":
             self.status = value
-            if value == signal.SIGKILL and self.spawner and not self.spawner.alive:  # it did not end by itself
-                self.error = SpawnerError(_ENDED + self._last_words())
+            self._not_by_itself(value)
         elif word == "gone":
             self.gone = value
             self.reply.close()
+            if self.status is None:
+                self._not_by_itself(value)
+
+    def _not_by_itself(self, status: int) -> None:
+        """Who was killed when the spawner was has not just ended: one of two servers may live long enough to say so."""
+        if status == signal.SIGKILL and self.error is None and self.spawner and not self.spawner.alive:
+            self.error = SpawnerError(_ENDED + self._last_words())
 
     def _joined_pid(self) -> bool:
         return any(step.call == "setns" and "CLONE_NEWPID" in step.args[1] for step in self.steps)
