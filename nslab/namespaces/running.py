@@ -16,7 +16,7 @@ from html import escape
 from typing import IO, Any
 
 from nslab import procfs
-from nslab.errors import CommandError, CommandTimeout, DeadNamespace, SpecError
+from nslab.errors import CommandError, CommandTimeout, DeadNamespace, SpawnerError, SpecError
 from nslab.spawner import Child, Descriptor
 
 MAX_OUTPUT = 1 << 20
@@ -232,6 +232,8 @@ def complete(
     finally:
         streams.close()
     child.raise_error()
+    if not (late or child.ready or child.status is not None):
+        raise SpawnerError("the process that was to run the command was killed before it had begun.")
     code = os.waitstatus_to_exitcode(child.status) if child.status is not None else -signal.SIGKILL
     outputs = (collector.output("stdout", text), collector.output("stderr", text))
     result = Result(words, code, *outputs, collector.omitted, time.monotonic() - begin, sink is not None)

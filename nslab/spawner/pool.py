@@ -63,8 +63,10 @@ class Pool:
 
         What ``returns`` gets the one that came back last; what keeps its memory uses up a new one, and more may follow.
         """
-        for _ in range(2):
-            standby = self._idle.pop(-1 if returns else 0) if self._idle else self._new()
+        made = False
+        while not made:
+            made = not self._idle  # for this request: when even that one has ended, something is wrong
+            standby = self._new() if made else self._idle.pop(-1 if returns else 0)
             try:
                 channel.pass_on(standby.sock, data, fds)
             except (BrokenPipeError, ConnectionResetError):

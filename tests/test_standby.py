@@ -1,0 +1,102 @@
+"""The processes that are made ahead of time: their memory comes back, is kept, or goes, and nobody inside reaches into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import nslab
+import nslab.spawner
+from tests.crash.oracle import children, name
+from tests.helpers import eventually, has_ended, pidfd_of
+
+KINDS = "uts user pid mnt"
+
+
+def standbys() -> set[int]:
+    """Those of the spawner that makes things: for an ordinary user, of the one in the borrowed user namespace."""
+    helpers = {name(pid): pid for pid in nslab.spawner.running_pids()}
+    spawner = helpers.get("nslab-borrowed", helpers["nslab-spawner"])
+    return {pid for pid in children(spawner) if name(pid) == "nslab-standby"}
+
+
+def settled() -> set[int]:
+    """The same once there are some, and nothing more changes about them."""
+    nslab.run("true", isolate=KINDS)
+    seen: list[set[int]] = []
+    assert eventually(lambda: seen.append(standbys()) or (seen[-1] and seen[-5:] == [seen[-1]] * 5))
+    return seen[-1]
+
+
+def makers(trace: nslab.Trace) -> set[int]:
+    return {step.pid for step in trace if step.call == "clone"}
+
+
+def test_memory_that_was_lent_comes_back() -> None:
+    before = settled()
+    with nslab.record() as trace:
+        for number in range(5):
+            assert nslab.run(f"exit {number}", isolate=KINDS).returncode == number
+    assert len(makers(trace)) == 1 and makers(trace) <= before, "one process lent its memory five times"
+    assert makers(trace) <= standbys()
+
+
+def test_memory_that_is_kept_ends_the_standby() -> None:
+    settled()
+    with nslab.record() as trace, nslab.Container(isolate=KINDS) as web:
+        (maker,) = makers(web.trace)
+        assert eventually(lambda: not os.path.exists(f"/proc/{maker}"))
+        assert web.run("echo on").stdout == "on\n"
+        assert makers(trace) > {maker}
+
+
+def test_a_command_that_goes_on_keeps_the_memory() -> None:
+    settled()
+    with nslab.Container(isolate=KINDS) as web, nslab.record() as trace:
+        running = web.popen("sleep 100")
+        (maker,) = makers(trace)
+        assert eventually(lambda: not os.path.exists(f"/proc/{maker}")), "after 20 ms it is not lent any more"
+        assert running.poll() is None
+        running.kill()
+        assert running.wait(5) == -signal.SIGKILL
+
+
+def test_memory_in_disorder_is_not_used_again() -> None:
+    """Its user is killed in the middle; the next request is done by somebody else, and well."""
+    for _ in range(5):
+        before = settled()
+        with contextlib.suppress(nslab.SpawnerError):  # it was killed before it could say that all is ready
+            assert nslab.run("kill -9 $PPID; sleep 100", isolate="user uts").returncode == -signal.SIGKILL
+        assert eventually(lambda before=before: not before <= standbys())
+        assert nslab.run("hostname", isolate=KINDS, hostname="next").stdout == "next\n"
+
+
+def test_lent_memory_is_out_of_reach_from_inside() -> None:
+    """Whoever may trace init could else write into a process outside. It holds for 20 ms: on a busy machine not each time."""
+    looks = [nslab.run(["cat", "/proc/1/maps"], isolate=KINDS) for _ in range(20)]
+    assert any("Permission denied" in look.stderr for look in looks), looks[0]
+
+
+def test_a_process_that_keeps_the_memory_can_be_looked_at() -> None:
+    with nslab.Container(isolate=KINDS) as web:
+        assert web.run(["cat", "/proc/1/maps"]).stdout
+        assert Path(f"/proc/{web.pid}/maps").read_text()
+
+
+def test_a_standby_that_was_killed_is_replaced() -> None:
+    for pid in settled():
+        with pidfd_of(pid) as pidfd:
+            os.kill(pid, signal.SIGKILL)
+            assert has_ended(pidfd)
+    assert nslab.run("hostname", isolate=KINDS, hostname="again").stdout == "again\n"
+
+
+def test_a_request_that_dies_with_its_standby_is_an_error() -> None:
+    """It took the request and was killed: that is no result of the command, which never ran."""
+    for _ in range(20):
+        for pid in settled():
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(nslab.SpawnerError):
+            assert nslab.run("hostname", isolate=KINDS, hostname="again").stdout == "again\n"
