@@ -246,8 +246,8 @@ class Actions:
     def do_enter_from_elsewhere(self) -> None:
         with nslab.Container("elsewhere", isolate=self.kinds()) as box:
             found = next((each for each in listing.listed() if each.pid == box.pid), None)
-            if found is None and not box.alive:
-                raise nslab.DeadNamespace("it was killed meanwhile")
+            if found is None:  # the round itself complains when nothing has been killed by now
+                raise nslab.DeadNamespace("it or its watchdog was killed meanwhile")
             self.aside(lambda: listing.enter(found, self.litter()))
 
     def aside(self, action: Callable[[], object]) -> None:
