@@ -42,7 +42,7 @@ ONLY = {"errors": set(), "model": set(), "trace": set(), "procfs": {"errors", "m
 # Other people's packages, and the only rooms that import them.
 GUESTS = {
     "cloudpickle": {"spawner"}, "graphviz": {"render"}, "IPython": {"magics"}, "networkx": {"topology"},
-    "psutil": {"container"}, "rich": {"cli"}, "typer": {"cli"},
+    "psutil": {"container"}, "rich": {"cli"}, "ruamel": {"topology"}, "typer": {"cli"},
 }  # fmt: skip
 
 # Names of the standard library that do what only a system call traced by nslab may do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from nslab.model import Layout, limits
 from nslab.namespaces.entering import Enterable
 from nslab.namespaces.running import Running
 from nslab.ops import Op, spec
-from nslab.topology import resolving, shapes, values
+from nslab.topology import files, resolving, shapes, values
 
 if TYPE_CHECKING:
     import networkx
@@ -159,6 +160,20 @@ class Topology:
         edge are the options of its link.
         """
         return shapes.from_graph(cls(name or str(graph.name)), graph)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Topology:
+        """That of a YAML file; docs/files.md has its keys. It is called as the file, where it gives no other name.
+
+        SpecError with file, line, column, the path of keys and the rule, also for what resolve() would refuse.
+        """
+        text, name = files.load(path)
+        return files.build(cls, text, name, os.fspath(path))
+
+    @classmethod
+    def from_yaml(cls, text: str, *, name: str = "") -> Topology:
+        """That of a YAML text, as read()."""
+        return files.build(cls, spec.text("text", text), name, "text")
 
     # -- nodes and links ------------------------------------------------------------------------------------------------
 
@@ -310,6 +325,10 @@ class Topology:
             words += [f"{key}={value!r}" for key, value in link.options().items()]
             lines.append(f"lab.link({', '.join(words)})")
         return "\n".join(lines) + "\n"
+
+    def to_yaml(self) -> str:
+        """The YAML from which ``read`` or ``from_yaml`` makes it again."""
+        return files.dump(self)
 
     def summary(self) -> str:
         """ "2 hosts, 1 router, 2 links"."""

@@ -1,0 +1,116 @@
+"""Topologies in files: YAML of few keys, described by schema.json."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nslab.errors import SpecError
+from nslab.topology import shapes
+from nslab.topology.document import Document, DocumentPath
+
+if TYPE_CHECKING:
+    from nslab.topology.topology import Topology
+
+    Made = TypeVar("Made", bound=Topology)
+
+SCHEMA = Path(__file__).with_name("schema.json")
+WIDTH = 120  # of a line, where it can be folded
+
+
+@functools.cache
+def schema() -> Any:
+    """The JSON Schema of such a file, read."""
+    return json.loads(SCHEMA.read_bytes())
+
+
+def load(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The text of a file, and the name of a topology that has none of its own: that of the file without its ending."""
+    try:
+        text = Path(path).read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise SpecError(os.fspath(path), f"is not UTF-8, at byte {error.start}") from None
+    except OSError as error:
+        raise SpecError(os.fspath(path), f"cannot be read: {error.strerror}") from None
+    return text, Path(path).name.partition(".")[0]
+
+
+def build(empty: type[Made], text: str, name: str, file: str) -> Made:
+    """The topology that a text describes, resolved once: SpecError saying in which line of ``file`` what cannot be stands."""
+    document = Document(text, file, schema())
+    asked = document.value
+    made = empty(asked.get("name", name), ipv6=asked.get("ipv6", True))
+    for kind, values in asked.get("shape", {}).items():
+        with _Located(document, ("shape", kind)):
+            make = getattr(shapes, kind)
+            make(made, **values) if isinstance(values, dict) else make(made, values)
+    first = len(made.links)
+    for node, role in asked.get("nodes", {}).items():
+        with _Located(document, ("nodes", node)):
+            getattr(made, role)(node)
+    for number, link in enumerate(asked.get("links", ())):
+        options = dict(link) if isinstance(link, dict) else {"ends": link}
+        ends = options.pop("ends")
+        with _Located(document, ("links", number), options):
+            made.link(*ends, **options)
+    try:
+        made.resolve()
+    except SpecError as error:
+        paths: list[DocumentPath] = [("links", at) for at, link in enumerate(made.links[first:]) if str(link) in error.argument]
+        paths += [("nodes", node) for node in made.nodes if f"node {node!r}" in error.argument]
+        raise document.error([*paths, ()][0], str(error)) from None
+    return made
+
+
+class _Located:
+    """Says where stands what is refused here: at ``path`` of a document, or below that at one of ``keys`` that is named."""
+
+    def __init__(self, document: Document, path: DocumentPath, keys: Iterable[str] = ()):
+        self.document = document
+        self.path = path
+        self.keys = keys
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, SpecError):
+            named = [key for key in self.keys if key in re.findall(r"\w+", str(error))][:1]
+            raise self.document.error((*self.path, *named), str(error)) from None
+
+
+def dump(topology: Topology) -> str:
+    """A topology as such a text, from which build() makes the same again."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    def flow(value: Any) -> Any:
+        """What is short in one line: [a, b]."""
+        if isinstance(value, dict):
+            made: Any = CommentedMap({key: flow(each) for key, each in value.items()})
+        elif isinstance(value, list | tuple):
+            made = CommentedSeq(map(flow, value))
+        else:
+            return value
+        made.fa.set_flow_style()
+        return made
+
+    data: dict[str, Any] = {"name": topology.name} if topology.name else {}
+    data |= {} if topology.ipv6 else {"ipv6": False}
+    data["nodes"] = {node.name: node.role for node in topology}
+    data["links"] = []
+    for link in topology.links:
+        ends, options = [end.name for end in link.ends], {key: flow(value) for key, value in link.options().items()}
+        data["links"].append({"ends": flow(ends), **options} if options else flow(ends))
+    yaml = YAML()
+    yaml.width = WIDTH
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    out = io.StringIO()
+    yaml.dump({key: value for key, value in data.items() if value or key in ("name", "ipv6")}, out)
+    return out.getvalue()
