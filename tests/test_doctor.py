@@ -221,7 +221,7 @@ def test_this_machine_is_found_as_it_is() -> None:
 
 def test_a_missing_tool_names_its_package(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert nslab.doctor()["dot"].remedy == "apt-get install graphviz"
+    assert nslab.doctor()["busybox"].remedy == "apt-get install busybox-static"
 
 
 def test_a_user_without_a_name_is_given_subordinate_ids_by_number(tmp_path, monkeypatch) -> None:

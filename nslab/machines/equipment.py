@@ -15,7 +15,6 @@ from nslab.namespaces import privilege
 
 CONTROLLERS = ("pids", "memory", "cpu")
 TOOLS = (
-    ("dot", "graphviz", "pictures"),
     ("busybox", "busybox-static", "the root filesystem 'busybox'"),
     ("bash", "bash", "cells with %%ns"),
     ("unshare", "util-linux", "the shell scripts that trace.shell() prints"),

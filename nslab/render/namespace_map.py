@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from html import escape
 from typing import Any
 
 import graphviz
 
 from nslab.errors import SpecError
-from nslab.model import KINDS, Membership, NamespaceMap
-from nslab.render.picture import Picture
+from nslab.model import Membership, NamespaceId, NamespaceMap
+from nslab.render import style
+from nslab.render.picture import Picture, text_table
 
-LINE = "#7f7f7f"
-_WHITE_TEXT = {"net", "user", "time"}  # on these colours black cannot be read
+ABOUT = "Each coloured shape is a namespace; a line leads to every process in it, dashed where that is the machine's."
 
 
 def draw(*things: Any, title: str = "") -> Picture:
@@ -35,73 +34,71 @@ def draw(*things: Any, title: str = "") -> Picture:
 def namespace_map(data: NamespaceMap, title: str = "") -> Picture:
     """The picture of a NamespaceMap: a row for each kind, a column for the machine and for each process with own ones."""
     title = title or "Namespaces: " + ", ".join(["the machine", *(member.title for member in data.members)])
-    graph = graphviz.Digraph(
-        graph_attr={"rankdir": "LR", "bgcolor": "transparent", "fontname": "Arial", "ranksep": "1.3", "nodesep": "0.07",
-                    "splines": "true", "margin": "0.05"},
-        node_attr={"fontname": "Arial", "fontsize": "11", "style": "filled", "penwidth": "1"},
-        edge_attr={"color": LINE, "arrowhead": "none", "penwidth": "1.6"},
-    )  # fmt: skip
-    graph.node("machine", _label("the machine", "this notebook and all else"), shape="box", style="rounded,filled",
-               fillcolor="#f2f2f2", color=LINE, tooltip="every process that nothing isolates")  # fmt: skip
+    graph = style.digraph(rankdir="LR", ranksep="1.3", nodesep="0.07", splines="true")
+    graph.attr("edge", arrowhead="none")
+    graph.node("machine", style.label("the machine", "this notebook and all else"), shape="box", style="rounded,filled",
+               tooltip="every process that nothing isolates")  # fmt: skip
     for kind, identity in data.machine.items():
-        _namespace(graph, f"m_{kind}", kind, identity.ino, "the machine's")
-        graph.edge("machine", f"m_{kind}", color=_line(kind))
+        style.namespace_node(graph, _name(kind, identity), kind, identity.ino, "the machine's")
+        graph.edge("machine", _name(kind, identity))
+    for (kind, identity), members in _own(data).items():
+        style.namespace_node(graph, _name(kind, identity), kind, identity.ino, _whose(kind, members))
     for number, member in enumerate(data.members):
-        name = f"p{number}"
-        facts = [f"PID {member.pid}", *(f"{key}: {value}" for key, value in (member.facts or {}).items())]
-        graph.node(name, _label(member.title, *facts), shape="box", style="rounded,filled,bold", fillcolor="#ffffff",
-                   color="#000000", tooltip=f"process {member.pid}")  # fmt: skip
-        for kind, identity in member.kinds.items():
-            if kind in member.own:
-                _namespace(graph, f"{name}_{kind}", kind, identity.ino, "borrowed" if kind in member.borrowed else "its own")
-                graph.edge(f"{name}_{kind}", name, color=_line(kind), penwidth="2.4")
-            else:
-                graph.edge(f"m_{kind}", name, color=_line(kind), style="dashed")
+        _member(graph, f"p{number}", member)
     with graph.subgraph(graph_attr={"rank": "same"}) as column:
-        rows = _rows(data)
-        for above, below in itertools.pairwise(rows):
+        for above, below in itertools.pairwise(_column(data)):
             column.edge(above, below, style="invis", weight="10")
-    return Picture(title, graph.source, _text(data))
+    rows = _rows(data)
+    return Picture(title, graph.source, text_table(rows), rows, ABOUT)
 
 
-def _rows(data: NamespaceMap) -> list[str]:
-    """The namespaces from top to bottom: those of one kind side by side, so that the eye compares them."""
-    rows = []
-    for kind in data.machine:
-        rows.append(f"m_{kind}")
-        rows += [f"p{number}_{kind}" for number, member in enumerate(data.members) if kind in member.own]
-    return rows
+def _member(graph: graphviz.Digraph, name: str, member: Membership) -> None:
+    facts = [f"PID {member.pid}", *(f"{key}: {value}" for key, value in (member.facts or {}).items())]
+    graph.node(name, style.label(member.title, *facts), shape="box", style="rounded,filled,bold",
+               tooltip=style.tooltip(member.title, *facts))  # fmt: skip
+    for kind, identity in member.kinds.items():
+        own = kind in member.own
+        graph.edge(_name(kind, identity), name, **({"penwidth": "2.4"} if own else {"style": "dashed"}))
 
 
-def _line(kind: str) -> str:
-    """The colour of an edge: that of the kind, but for black, which vanishes on a dark page."""
-    return LINE if kind == "time" else KINDS[kind].colour
+def _own(data: NamespaceMap) -> dict[tuple[str, NamespaceId], list[Membership]]:
+    """The namespaces that are not the machine's, with who is in them."""
+    found: dict[tuple[str, NamespaceId], list[Membership]] = {}
+    for member in data.members:
+        for kind in member.own:
+            found.setdefault((kind, member.kinds[kind]), []).append(member)
+    return found
 
 
-def _label(head: str, *lines: str) -> str:
-    small = "".join(f'<br/><font point-size="9">{escape(line)}</font>' for line in lines)
-    return f"<<b>{escape(head)}</b>{small}>"
-
-
-def _namespace(graph: graphviz.Digraph, name: str, kind: str, inode: int, whose: str) -> None:
-    row = KINDS[kind]
-    colour = "#ffffff" if kind in _WHITE_TEXT else "#000000"
-    label = f'<<font color="{colour}"><b>{kind}</b>&#160;&#160;{inode}<br/><font point-size="9">{whose}</font></font>>'
-    graph.node(name, label, shape=row.shape, fillcolor=row.colour, color=LINE, margin="0.1,0.04", height="0.35",
-               tooltip=f"{kind}:[{inode}], {whose}: {row.isolates}")  # fmt: skip
-
-
-def _text(data: NamespaceMap) -> str:
-    heads = ["kind", "the machine", *(f"{member.title} (PID {member.pid})" for member in data.members)]
-    rows = [
-        [kind, str(identity.ino), *(_cell(member, kind) for member in data.members)] for kind, identity in data.machine.items()
+def _column(data: NamespaceMap) -> list[str]:
+    """The namespaces from top to bottom: those of one kind together, so that the eye compares them."""
+    own = _own(data)
+    return [
+        name
+        for kind, identity in data.machine.items()
+        for name in [_name(kind, identity), *(_name(*key) for key in own if key[0] == kind)]
     ]
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]]
-    return "\n".join(lines)
 
 
-def _cell(member: Membership, kind: str) -> str:
+def _name(kind: str, identity: NamespaceId) -> str:
+    return f"{kind}_{identity.dev}_{identity.ino}"
+
+
+def _whose(kind: str, members: list[Membership]) -> str:
+    if len(members) > 1:
+        return f"shared by {len(members)}"
+    return "borrowed" if kind in members[0].borrowed else "its own"
+
+
+def _rows(data: NamespaceMap) -> list[tuple[str, ...]]:
+    own = _own(data)
+    heads = ("kind", "the machine", *(f"{member.title} (PID {member.pid})" for member in data.members))
+    return [heads, *((kind, str(identity.ino), *(_cell(own, kind, member) for member in data.members))
+                     for kind, identity in data.machine.items())]  # fmt: skip
+
+
+def _cell(own: dict[tuple[str, NamespaceId], list[Membership]], kind: str, member: Membership) -> str:
     if kind not in member.own:
         return "the same"
-    return f"{member.kinds[kind].ino} ({'borrowed' if kind in member.borrowed else 'own'})"
+    whose = _whose(kind, own[kind, member.kinds[kind]])
+    return f"{member.kinds[kind].ino} ({'own' if whose == 'its own' else whose})"

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
 
-import graphviz
-
 from nslab.errors import Unavailable
+from nslab.render import engine
+from nslab.render.style import printable
+from nslab.render.svg import finish
 
-HOW_TO_GET_DOT = "install graphviz (Debian: apt-get install graphviz)"
+Rows = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """``dot`` is graphviz source, ``title`` and ``text`` say the same for a reader who sees no picture."""
+    """``dot`` is graphviz source; ``title``, ``text`` and ``rows`` say the same for a reader who sees no picture.
+
+    ``rows`` is a table, its head first. ``about`` says in a sentence how the picture is to be read.
+    """
 
     title: str
     dot: str
     text: str
+    rows: Rows = ()
+    about: str = ""
 
     @cached_property
     def svg(self) -> str:
-        """As SVG, with a title. Unavailable where ``dot`` is missing."""
-        try:
-            source = graphviz.Source(self.dot).pipe(format="svg", encoding="utf-8", quiet=True)
-        except (graphviz.ExecutableNotFound, subprocess.CalledProcessError) as error:
-            raise Unavailable(f"drawing needs graphviz's dot: {error}", HOW_TO_GET_DOT) from None
-        svg = source[source.index("<svg") :]
-        head = f"<title>{escape(self.title)}</title><desc>{escape(self.text)}</desc>"
-        return re.sub(r"(<svg[^>]*>)", lambda match: f"{match[1]}{head}", svg, count=1)
+        """As SVG, with a title and a description; the same for a light and a dark page. Unavailable where nothing can draw."""
+        return finish(engine.draw(self.dot, "svg").decode(), printable(self.title), printable(self.about or self.text))
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file: .svg, .png, .dot or .txt."""
+        """Write it to a file: .svg, .png (on white), .dot or .txt."""
         path = Path(path)
         if path.suffix == ".dot":
             path.write_text(self.dot)
@@ -45,19 +44,38 @@ class Picture:
         elif path.suffix == ".svg":
             path.write_text(self.svg)
         else:
-            try:
-                path.write_bytes(graphviz.Source(self.dot).pipe(format=path.suffix[1:] or "png", quiet=True))
-            except (graphviz.ExecutableNotFound, subprocess.CalledProcessError) as error:
-                raise Unavailable(f"drawing needs graphviz's dot: {error}", HOW_TO_GET_DOT) from None
+            path.write_bytes(engine.draw(self.dot.replace("bgcolor=transparent", "bgcolor=white", 1), path.suffix[1:] or "png"))
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        table = f"<details><summary>the same as text</summary><pre>{escape(self.text)}</pre></details>"
+        text = printable_lines(self.text)
+        twin = html_table(self.rows) if self.rows else f"<pre>{escape(text)}</pre>"
+        note = f'<div style="font-size:90%;opacity:.8">{escape(printable(self.about))}</div>' if self.about else ""
         try:
-            html = f'<div style="max-width:100%;overflow-x:auto">{self.svg}</div>{table}'
+            table = f"<details><summary>the same as {'a table' if self.rows else 'text'}</summary>{twin}</details>"
+            html = f'<div style="max-width:100%;overflow-x:auto">{self.svg}</div>{note}{table}'
         except Unavailable as missing:
-            why = escape(f"(as text: {missing.requirement.split(':')[0]}; {missing.how_to_get_it})")
-            html = f"<pre>{escape(self.text)}</pre><div>{why}</div>"
-        return {"text/plain": f"{self.title}\n\n{self.text}", "text/html": html}
+            html = f"{twin}{note}<div>{escape(f'(not drawn: {missing.requirement}; {missing.how_to_get_it})')}</div>"
+        return {"text/plain": f"{printable(self.title)}\n\n{text}", "text/html": html}
 
     def __str__(self) -> str:
         return self.text
+
+
+def printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def text_table(rows: Rows) -> str:
+    """Rows as aligned columns; what is not printable in them is escaped."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def html_table(rows: Rows) -> str:
+    """Rows as an HTML table, the first as its head."""
+    left = 'style="text-align:left;white-space:pre"'
+    head, *body = ([escape(printable(cell)) for cell in row] for row in rows)
+    heads = "".join(f'<th scope="col" {left}>{cell}</th>' for cell in head)
+    lines = "".join(f"<tr>{''.join(f'<td {left}>{cell}</td>' for cell in row)}</tr>" for row in body)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
