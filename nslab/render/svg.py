@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from nslab.render.style import FONT, INK
 
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
-_FONTS = f"{FONT},Helvetica,'Liberation Sans',sans-serif"  # as wide as each other
+_FONTS = f"{FONT},'DejaVu Sans','Bitstream Vera Sans',Geneva,sans-serif"  # as wide as each other
 # Only where the SVG is a document of its own (:root); inside a page it has the colour of the text there.
 _ALONE = "svg:root{color:#1a1a1a}@media(prefers-color-scheme:dark){svg:root{color:#f0f0f0}}"
 
