@@ -312,12 +312,3 @@ def test_the_display() -> None:
     assert "overlap" in lab._repr_mimebundle_()["text/html"], "one that is not finished is shown too"
     assert "0 links" in repr(Topology())
     Topology()._repr_mimebundle_()
-
-
-@all_shapes
-def test_the_picture_has_all_nodes_and_a_table(shape: str) -> None:
-    lab = SHAPES[shape]()
-    picture = lab.draw()
-    assert all(f"<b>{node}</b>" in picture.dot for node in lab)
-    assert picture.dot.count(" -- ") == len(lab.links)
-    assert picture.text == str(lab)

@@ -1,71 +1,202 @@
-"""The picture of a topology: its nodes with their addresses, and the links between them."""
+"""The picture of a topology: its nodes with their interfaces and addresses, and the links between them.
+
+A node is a card in the shape and colour of its role, with a chip for each interface. A link is a line from chip to chip, and
+what lies between (subnet, rate, delay, loss) a label on it. The grounds are thin enough for ink on any page.
+"""
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import graphviz
 
-from nslab.model import KINDS, Layout, LinkLayout
-from nslab.render.picture import Picture
+from nslab.model import KINDS, Endpoint, Layout, LinkLayout
+from nslab.render import style
+from nslab.render.layout_folding import Folded, depths, fold_layout
+from nslab.render.picture import Picture, text_table
 
-LINE = "#7f7f7f"
-# By role: a shape, and a colour that black can be read on.
-_LOOKS = {"host": ("box", "rounded,filled", "#ffffff"), "router": ("ellipse", "filled", "#cfe3f1"),
-          "switch": ("box", "filled", "#e6e6e6")}  # fmt: skip
-_MOST = 4  # addresses that are shown of a node
+WIRE = KINDS["net"].colour
+# By role: a shape, its style, and a ground on which ink can be read.
+LOOKS = {
+    "host": ("box", "rounded,filled", style.FAINT), "router": ("ellipse", "filled", f"{WIRE}33"),
+    "switch": ("box", "filled", f"{style.INK}33"), "nat": ("box", "filled,diagonals", "#E69F0033"),
+}  # fmt: skip
+ABOUT = (
+    "Rounded boxes are hosts, ellipses routers, square boxes switches, those with cut corners NAT. Each has a chip for each "
+    "interface, with its addresses; what is dashed and red is down."
+)
+FOLD_FROM = 60  # nodes: of more than that, those that are alike are drawn once
+_MOST = 4  # addresses that are shown of an interface, and routes of a node
 
-
-def draw_layout(layout: Layout, title: str = "") -> Picture:
-    """What a topology comes to. What lies between two nodes is written on the link, or on the switch if it has one."""
-    graph = graphviz.Graph(
-        graph_attr={"bgcolor": "transparent", "fontname": "Arial", "ranksep": "0.7", "nodesep": "0.3", "margin": "0.05"},
-        node_attr={"fontname": "Arial", "fontsize": "11", "color": LINE, "margin": "0.12,0.06"},
-        edge_attr={"fontname": "Arial", "fontsize": "9", "color": KINDS["net"].colour, "penwidth": "1.6"},
-    )  # fmt: skip
-    notes: dict[str, list[str]] = {name: [] for name in layout.nodes}
-    for link in layout.links:
-        for end in link.ends:
-            if layout.nodes[end.node] != "switch":
-                notes[end.node] += end.addresses
-            elif not notes[end.node]:
-                notes[end.node] += link.subnets
-    depth = _depths(layout)
-    for number, (name, role) in sorted(enumerate(layout.nodes.items()), key=lambda item: (depth[item[1][0]], item[0])):
-        shape, style, fill = _LOOKS[role]
-        shown = notes[name][:_MOST] + ([f"and {len(notes[name]) - _MOST} more"] if len(notes[name]) > _MOST else [])
-        lines = "".join(f'<br/><font point-size="9">{escape(line)}</font>' for line in shown)
-        graph.node(f"n{number}", f"<<b>{escape(name)}</b>{lines}>", shape=shape, style=style, fillcolor=fill,
-                   tooltip=f"{role} {name}")  # fmt: skip
-    numbers = {name: f"n{number}" for number, name in enumerate(layout.nodes)}
-    for link in layout.links:
-        above, below = sorted(link.ends, key=lambda end: depth[end.node])  # stable where both are as far down
-        graph.edge(numbers[above.node], numbers[below.node], label=_label(layout, link),
-                   tooltip=f"{above.node} {above.interface} to {below.node} {below.interface}")  # fmt: skip
-    return Picture(title or f"Topology: {layout.name or 'without a name'}", graph.source, str(layout))
+End = tuple[str, str]  # a node and the name of its interface
 
 
-def _label(layout: Layout, link: LinkLayout) -> str:
-    switched = any(layout.nodes[end.node] == "switch" for end in link.ends)
-    limits = [", ".join(f"{key} {text}" for key, text in link.limits().items())]
-    lines = [line for line in [*(() if switched else link.subnets), *limits] if line]
-    return f"<{'<br/>'.join(map(escape, lines))}>" if lines else ""
+@dataclass(frozen=True)
+class _Drawn:
+    """What is drawn, and how: ``down`` are the interfaces that are turned off; ``plain``: names only, for there are many."""
+
+    layout: Layout
+    folded: Folded
+    down: Collection[End]
+    routes: bool
+    plain: bool
+
+    @cached_property
+    def segments(self) -> dict[str, tuple[str, ...]]:
+        """The subnets that each switch is in."""
+        ends = [(end.node, link.subnets) for link in self.layout.links for end in link.ends]
+        return {node: subnets for node, subnets in ends if self.layout.nodes[node] == "switch"}
 
 
-def _depths(layout: Layout) -> dict[str, int]:
-    """How far below the top each node stands: on top the first router, or else the first switch, of each part of it."""
-    neighbours: dict[str, list[str]] = {name: [] for name in layout.nodes}
-    for link in layout.links:
-        one, two = (end.node for end in link.ends)
-        neighbours[one].append(two)
-        neighbours[two].append(one)
-    found: dict[str, int] = {}
-    rank = {"router": 0, "switch": 1, "host": 2}
-    for top in sorted(layout.nodes, key=lambda name: rank[layout.nodes[name]]):
-        todo = [] if top in found else [top]
-        found.setdefault(top, 0)
-        for name in todo:  # grows while it is walked: those next to a node are one below it
-            below = [other for other in neighbours[name] if other not in found]
-            found |= dict.fromkeys(below, found[name] + 1)
-            todo += below
-    return found
+def draw_layout(
+    layout: Layout, title: str = "", *, down: Collection[End] = (), routes: bool = False, fold: bool | None = None,
+    unfold: Iterable[str] = (),
+) -> Picture:  # fmt: skip
+    """What a topology comes to; ``down`` are interfaces, as (node, name), that are turned off.
+
+    With ``routes`` each card has the routes of its node. Of more than 60 nodes those that are alike are drawn once, with how
+    many more there are; ``fold`` does that always or never, ``unfold`` names nodes around which everything is drawn.
+    """
+    folding = len(layout.nodes) > FOLD_FROM if fold is None else fold
+    folded = fold_layout(layout, down, set(unfold)) if folding else Folded(layout.links, tuple(layout.nodes), ())
+    drawn = _Drawn(layout, folded, down, routes, len(folded.nodes) > FOLD_FROM)
+    title = title or f"Topology: {layout.name or 'without a name'}"
+    rows, beyond = _rows(drawn), _beyond(drawn)
+    return Picture(title, _source(drawn), "\n".join([text_table(rows), *beyond]), rows if not beyond else (), ABOUT)
+
+
+# -- graphviz -----------------------------------------------------------------------------------------------------------
+
+
+def _source(drawn: _Drawn) -> str:
+    graph = style.undirected(ranksep="0.3", nodesep="0.25")
+    graph.attr("node", margin="0", fontsize="12")
+    graph.attr("edge", color=WIRE, penwidth="2")
+    depth = depths(drawn.layout)
+    links = {}  # from each its upper end to its lower one; stable where both are as far down
+    for number, link in enumerate(drawn.folded.links):
+        links[number] = sorted(link.ends, key=lambda end: depth[end.node])
+    numbers = {name: f"n{number}" for number, name in enumerate(drawn.layout.nodes)}
+    for name in sorted(drawn.folded.nodes, key=lambda name: depth[name]):
+        above = [(f"l{number}", ends[1]) for number, ends in links.items() if ends[1].node == name]
+        below = [(f"l{number}", ends[0]) for number, ends in links.items() if ends[0].node == name]
+        _node(graph, drawn, name, numbers[name], above, below)
+    for number, link in enumerate(drawn.folded.links):
+        _link(graph, drawn, link, f"l{number}", [(numbers[end.node], end) for end in links[number]])
+    for number, more in enumerate(drawn.folded.more):
+        label = f"<{_bold(more.says())}<br/>{_small(more.names())}>"
+        graph.node(f"m{number}", label, shape="box", style="rounded,filled,dashed", margin="0.1,0.06",
+                   tooltip=style.tooltip(*more.hidden))  # fmt: skip
+        graph.node(numbers[more.beside], ordering="out")  # last, after those that it is like
+        graph.edge(numbers[more.beside], f"m{number}", style="dashed", color=style.LINE, tooltip=more.says())
+        if more.before:
+            graph.edge(f"m{number}", numbers[more.before], style="dashed", color=style.LINE, tooltip=more.says())
+    return str(graph.source)
+
+
+def _node(
+    graph: graphviz.Graph, drawn: _Drawn, name: str, number: str, above: Sequence[tuple[str, Endpoint]],
+    below: Sequence[tuple[str, Endpoint]],
+) -> None:  # fmt: skip
+    role = drawn.layout.nodes[name]
+    shape, drawn_as, fill = LOOKS[role]
+    if drawn.plain:
+        graph.node(number, f"<{_bold(name)}>", shape=shape, style=drawn_as, fillcolor=fill, margin="0.06,0.03",
+                   tooltip=style.tooltip(f"{role} {name}"))  # fmt: skip
+        return
+    head = f"{_bold(name)}&#160; {_small(role)}"
+    if subnets := drawn.segments.get(name):
+        head += f"<br/>{_small(*_shortened(subnets))}"
+    rows = [_chips(drawn, above), head, _chips(drawn, below)]
+    if drawn.routes and (routes := drawn.layout.routes.get(name)):
+        lines = [f"{'default' if _is_default(route.target) else route.target} via {route.via}" for route in routes]
+        rows.append(_small(*_shortened(lines)))
+    table = _table("".join(f"<tr><td>{row}</td></tr>" for row in rows if row))
+    graph.node(number, f"<{table}>", shape=shape, style=drawn_as, fillcolor=fill, tooltip=style.tooltip(f"{role} {name}"))
+
+
+def _chips(drawn: _Drawn, ends: Sequence[tuple[str, Endpoint]]) -> str:
+    """A row of interfaces. Each is a port, by the number of its link: an interface may be called anything."""
+    cells = []
+    for number, end in ends:
+        is_down = (end.node, end.interface) in drawn.down
+        colour, frame = (style.BAD, "rounded,dashed") if is_down else (WIRE, "rounded")
+        text = f"<b>{_small(end.interface)}</b>"
+        if lines := [*_shortened(end.addresses), *(["down"] if is_down else [])]:
+            text += f"<br/>{_small(*lines)}"
+        cells.append(f'<td port="{number}" border="1" color="{colour}" style="{frame}">{text}</td>')
+    return _table(f"<tr>{''.join(cells)}</tr>", spacing=3, padding=3) if cells else ""
+
+
+def _table(rows: str, *, spacing: int = 0, padding: int = 3) -> str:
+    return f'<table border="0" cellborder="0" cellspacing="{spacing}" cellpadding="{padding}">{rows}</table>'
+
+
+def _link(graph: graphviz.Graph, drawn: _Drawn, link: LinkLayout, name: str, ends: Sequence[tuple[str, Endpoint]]) -> None:
+    """A line from end to end, which passes what is said of it."""
+    (above, upper), (below, lower) = ends
+    is_down = any((end.node, end.interface) in drawn.down for end in link.ends)
+    look = {"style": "dashed", "color": style.BAD} if is_down else {}
+    tip = style.tooltip(f"{upper.node} {upper.interface} to {lower.node} {lower.interface}")
+    one, two = (above, below) if drawn.plain else (f"{above}:{name}:s", f"{below}:{name}:n")
+    lines = [] if drawn.plain else _said(drawn.layout, link)
+    if not lines:
+        graph.edge(one, two, tooltip=tip, **look)
+        return
+    attributes = f'border="1" cellborder="0" cellpadding="3" style="rounded" bgcolor="{style.FAINT}"'
+    label = f"<table {attributes}><tr><td>{_small(*lines)}</td></tr></table>"
+    graph.node(name, f"<{label}>", shape="plain", style="solid", color=look.get("color", WIRE), tooltip=tip)
+    graph.edge(one, f"{name}:n", tooltip=tip, **look)
+    graph.edge(f"{name}:s", two, tooltip=tip, **look)
+
+
+def _said(layout: Layout, link: LinkLayout) -> list[str]:
+    """What is written on a link: its limits, and its subnets unless they are those of a switch, which has them."""
+    subnets = () if any(layout.nodes[end.node] == "switch" for end in link.ends) else link.subnets
+    return [*subnets, *(f"{key} {text}" for key, text in link.limits().items())]
+
+
+def _is_default(target: str) -> bool:
+    return target.endswith("/0")
+
+
+def _bold(text: str) -> str:
+    return f"<b>{style.said(text)}</b>"
+
+
+def _small(*lines: str) -> str:
+    return f'<font point-size="9">{"<br/>".join(map(style.said, lines))}</font>'
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    return [*lines[:_MOST], *([f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else [])]
+
+
+# -- text ---------------------------------------------------------------------------------------------------------------
+
+
+def _rows(drawn: _Drawn) -> list[list[str]]:
+    """The table of the links that are drawn."""
+    whole = drawn.layout
+    rows = [list(row) for row in Layout(whole.name, whole.nodes, drawn.folded.links, whole.routes).rows()]
+    for row in rows[1:]:
+        for node, column in ((row[0], 1), (row[3], 4)):
+            if (node, row[column]) in drawn.down:
+                row[column] += " (down)"
+    return rows
+
+
+def _beyond(drawn: _Drawn) -> list[str]:
+    """What goes beyond the table: nodes without a link, nodes that are not drawn, routes."""
+    whole = drawn.layout
+    linked = {end.node for link in whole.links for end in link.ends}
+    lines = [f"{name}: a {whole.nodes[name]} without a link" for name in drawn.folded.nodes if name not in linked]
+    for more in drawn.folded.more:
+        place = f"between {more.beside} and {more.before}" if more.before else f"on {more.beside}"
+        lines.append(f"{place}: {more.says()} ({more.names()})")
+    if drawn.routes:
+        routes = [(name, route) for name in drawn.folded.nodes for route in whole.routes.get(name, ())]
+        lines += [f"{name}: {route.target} via {route.via} by {route.interface}" for name, route in routes]
+    return lines

@@ -21,10 +21,10 @@ from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
 from nslab.ops.nodes import NewHostnames, ShowTexts
 from nslab.spawner import Descriptor, ensure
 from nslab.topology import pinging
-from nslab.topology.looking import Looking
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
+    from nslab.render import Picture
     from nslab.topology.topology import Node, Topology
 
 WHY_MOUNTS = "for the command alone: its own /sys, and files in which the names of the lab are"
@@ -46,7 +46,7 @@ IPV6 = "/proc/sys/net/ipv6"
 DESCRIPTORS = 3  # of a node: its network, a netlink socket there, its host name
 
 
-class Lab(Looking):
+class Lab:
     """A topology that has been deployed: network and UTS namespaces that descriptors of this process hold, and no process.
 
     ``layout`` is what was made, ``networks`` the Network of each host and router by name, ``fabric`` the one in which the
@@ -119,18 +119,13 @@ class Lab(Looking):
             if link.limits():
                 interface.shape(rate=link.rate or None, delay=link.delay or None, loss=link.loss or None)
 
-    @property
-    def lab(self) -> Lab:
-        """Itself, while it is running."""
-        if not self.running:
-            raise DeadNamespace(f"the lab {self.topology.name!r} was destroyed; deploy() makes it again.")
-        return self
-
     # -- while it is there ----------------------------------------------------------------------------------------------
 
     def node(self, name: str) -> Mapping[str, Any]:
         """The namespaces of a host or router, by kind."""
-        if name not in self.lab.networks:
+        if not self.running:
+            raise DeadNamespace(f"the lab {self.topology.name!r} was destroyed; deploy() makes it again.")
+        if name not in self.networks:
             what = (
                 "a switch, a bridge in which nothing runs"
                 if name in self.layout.nodes
@@ -151,6 +146,14 @@ class Lab(Looking):
         hosts = [name for name, role in self.layout.nodes.items() if role == "host" and self.addresses[name]]
         self.node(hosts[0] if hosts else "")
         return pinging.ping_all({name: self.networks[name] for name in hosts}, self.addresses, timeout)
+
+    def draw(
+        self, *, title: str = "", routes: bool = False, fold: bool | None = None, unfold: Iterable[Node | str] = ()
+    ) -> Picture:
+        """Its picture as it is now; see Topology.draw."""
+        from nslab.topology import drawing  # a lab that nobody draws needs no graphviz
+
+        return drawing.draw(self, title=title, routes=routes, fold=fold, unfold=unfold)
 
     def destroy(self) -> None:
         """End what runs in it, and let go of everything. Nothing is left when it returns."""

@@ -13,7 +13,6 @@ from nslab.namespaces.entering import Enterable
 from nslab.namespaces.running import Running
 from nslab.ops import Op, spec
 from nslab.topology import files, resolving, shapes, values
-from nslab.topology.looking import Looking
 
 if TYPE_CHECKING:
     import networkx
@@ -112,7 +111,7 @@ class Link:
         return f"<{self}{''.join(f' {key}={value!r}' for key, value in self.options().items())}>"
 
 
-class Topology(Looking):
+class Topology:
     """A network on paper: nodes and the links between them.
 
     Nothing is made, and nothing is checked against the rest, before ``resolve()``: what cannot be is a SpecError that names
@@ -309,11 +308,19 @@ class Topology(Looking):
         """Ping every host from every other; see Lab.ping_all."""
         return self.lab.ping_all(timeout=timeout)
 
-    def draw(self, *, title: str = "") -> Picture:
-        """Its picture."""
-        from nslab import render
+    def draw(
+        self, *, title: str = "", routes: bool = False, fold: bool | None = None, unfold: Iterable[Node | str] = ()
+    ) -> Picture:
+        """Its picture: nodes, interfaces, addresses and links; while it is deployed also which interfaces are down.
 
-        return render.draw_layout(self.resolve(), title)
+        With ``routes`` each node shows its routes. Of more than 60 nodes two of those that are alike are drawn, and how many
+        more there are; ``fold=False`` draws all, ``fold=True`` folds a small one too, ``unfold`` names nodes around which all
+        is drawn.
+        """
+        from nslab.topology import drawing
+
+        what = self.lab if self.running else self
+        return drawing.draw(what, title=title, routes=routes, fold=fold, unfold=unfold)
 
     def to_python(self) -> str:
         """The code that makes it again."""

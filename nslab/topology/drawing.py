@@ -1,0 +1,36 @@
+"""The picture of a topology, or of a lab as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nslab import render
+from nslab.errors import SpecError
+
+if TYPE_CHECKING:
+    from nslab.topology.lab import Lab
+    from nslab.topology.topology import Node, Topology
+
+
+def draw(
+    what: Topology | Lab, *, title: str, routes: bool, fold: bool | None, unfold: Iterable[Node | str]
+) -> render.Picture:  # fmt: skip
+    """See Topology.draw. Of a lab that is running the kernel is asked which interfaces are down."""
+    from nslab.topology.lab import Lab
+
+    layout = what.layout if isinstance(what, Lab) else what.resolve()
+    names = [str(node) for node in ([unfold] if isinstance(unfold, str) else unfold)]
+    for name in names:
+        if name not in layout.nodes:
+            raise SpecError("unfold", f"node {name!r} is not in this topology")
+    down = _down(what) if isinstance(what, Lab) and what.running else frozenset[tuple[str, str]]()
+    return render.draw_layout(layout, title, down=down, routes=routes, fold=fold, unfold=names)
+
+
+def _down(lab: Lab) -> frozenset[tuple[str, str]]:
+    """The interfaces that are turned off, or are not there any more, each by its node and name."""
+    up = {node: {each.name for each in network.links() if each.up} for node, network in lab.networks.items()}
+    fabric = {each.name for each in lab.fabric.links() if each.up} if lab.fabric else set[str]()
+    ends = (end for link in lab.layout.links for end in link.ends)
+    return frozenset((end.node, end.interface) for end in ends if end.interface not in up.get(end.node, fabric))
