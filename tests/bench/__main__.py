@@ -146,6 +146,13 @@ def imports() -> Iterator[Row]:
     yield Row("import nslab", f"{ours:.0f} - {bare:.0f} ms", ours - bare, 60, "ms")
 
 
+def lab_rows(part: str) -> Iterator[Row]:
+    """Labs; see tests/bench/networks.py."""
+    from tests.bench import networks
+
+    return (Row(*each) for each in getattr(networks, part)())
+
+
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +207,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "container": lambda: whole(WHO),
     "hundred": hundred,
     "import": imports,
+    **{name: lambda name=name: lab_rows(name) for name in ("networks", "growing", "pinging", "memory")},
 }
 AS_NOBODY_TOO = ("one-shot", "one-shot-all", "container")
 
