@@ -41,7 +41,7 @@ ONLY = {"errors": set(), "model": set(), "trace": set(), "procfs": {"errors", "m
 
 # Other people's packages, and the only rooms that import them.
 GUESTS = {
-    "cloudpickle": {"spawner"}, "graphviz": {"render"}, "IPython": {"magics"}, "networkx": {"topology"},
+    "cloudpickle": {"spawner"}, "dpkt": {"network"}, "graphviz": {"render"}, "IPython": {"magics"}, "networkx": {"topology"},
     "psutil": {"container"}, "rich": {"cli"}, "ruamel": {"topology"}, "typer": {"cli"},
 }  # fmt: skip
 
@@ -208,7 +208,8 @@ HARMLESS = {
     "allow", "allowed", "chdir", "detached", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "memory_at",
     "mount_flags", "mq_getattr", "netlink_socket", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent",
     "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "open_namespace", "openat2", "owner_of",
-    "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd", "uname",
+    "packet_socket", "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd",
+    "uname",
 }  # fmt: skip
 
 

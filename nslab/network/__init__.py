@@ -15,6 +15,9 @@
 
     eth0.shape(rate="10mbit", delay="5ms", loss="1%")   # what leaves by it; netem where network.has("netem")
 
+    with a.capture(protocol="ICMP") as seen:            # what passes by, decoded; seen.save("a.pcapng") for Wireshark
+        ...
+
     with network.batch():                               # many requests at once, sent at the end
         ...
 
@@ -27,10 +30,11 @@ own words, what it does not have is Unavailable. The machine's own network is Re
 """
 
 from nslab.network.batching import batch
+from nslab.network.capturing import Capture
 from nslab.network.interface import Interface
 from nslab.network.names import check_name
 from nslab.network.probing import has
 from nslab.network.shaping import Shape
 from nslab.network.space import Network, create, create_many
 
-__all__ = ["Interface", "Network", "Shape", "batch", "check_name", "create", "create_many", "has"]
+__all__ = ["Capture", "Interface", "Network", "Shape", "batch", "check_name", "create", "create_many", "has"]

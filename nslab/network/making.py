@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nslab import netlink
 from nslab.errors import Unavailable
-from nslab.namespaces import Namespace, privilege
+from nslab.namespaces import Namespace, joining, privilege
 from nslab.ops import Op, Plan
+from nslab.ops.networks import HandBackPacketSocket
 from nslab.spawner import Descriptor, ensure
 from nslab.trace import Step, emit_script
 
+if TYPE_CHECKING:
+    from nslab.network.space import Network
+
 FD = "networks"  # the name of the socket over which they are handed back
 _SPARE = 256  # descriptors for all else
+_AT_ONCE = 100  # networks that one process enters, one after the other: so many descriptors fit into a request
 
 
 class Made(NamedTuple):
@@ -86,3 +91,55 @@ def _received(channel: socket.socket, count: int) -> Iterator[Made]:
             return
         namespace, sock = Descriptor(descriptors[0]), socket.socket(fileno=descriptors[1])
         yield Made(Namespace("net", namespace), netlink.Socket(sock), [])
+
+
+def packet_sockets(networks: Sequence[Network]) -> list[socket.socket]:
+    """A packet socket of each, opened by a process that enters them all and ends; each hears everything from then on."""
+    found: list[socket.socket] = []
+    try:
+        for first in range(0, len(networks), _AT_ONCE):
+            found += _packet_sockets(networks[first : first + _AT_ONCE])
+    except BaseException:
+        for each in found:
+            each.close()
+        raise
+    return found
+
+
+def _packet_sockets(networks: Sequence[Network]) -> list[socket.socket]:
+    spawner = ensure()
+    ops: list[Op] = []
+    fds: dict[str, Any] = {}
+    for number, network in enumerate(networks):
+        network.check_open()
+        (target,) = joining.checked(network.joins(), ()).values()
+        if not number:
+            way = joining.way({"net": target}, spawner)
+            ops, fds = list(way.ops), dict(way.fds)
+        else:
+            fds[f"net{number}"] = target.descriptor
+            ops.append(target.op(f"net{number}", ("net",)))
+        ops.append(HandBackPacketSocket(FD))
+    plan = Plan(tuple(ops))
+    found: list[socket.socket] = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            child = spawner.start(
+                plan, fds={**fds, FD: theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
+            )
+        emit_script(Ended(plan))
+        try:
+            for _ in networks:
+                word, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+                if not word:
+                    break
+                found.append(socket.socket(fileno=descriptors[0]))
+            child.settle()
+        except BaseException:
+            for each in found:
+                each.close()
+            raise
+        finally:
+            child.end()
+    return found

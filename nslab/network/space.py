@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -13,7 +14,8 @@ from nslab.errors import DeadNamespace, Refused, SpecError
 from nslab.model import InterfaceState, Neighbour, Route
 from nslab.namespaces import Namespace, joining, privilege
 from nslab.namespaces.entering import Enterable
-from nslab.network import batching, firewall, listing, making, messages, names
+from nslab.network import batching, capturing, firewall, listing, making, messages, names
+from nslab.network.capturing import Capture, Filter
 from nslab.network.interface import Interface
 from nslab.ops import NewNamespaces, Op, Plan, SetUp, WriteFile, spec
 from nslab.ops.networks import HandBackNetwork, NewNetworks
@@ -39,6 +41,7 @@ class Network(Enterable):
         self.socket = sock
         self.trace = Trace(steps)
         self._indexes = itertools.count(FIRST)
+        self.captures: weakref.WeakSet[Capture] = weakref.WeakSet()
 
     @classmethod
     def of(cls, where: Any) -> Network:
@@ -260,6 +263,24 @@ class Network(Enterable):
         """Make it a router: it passes on, IPv4 and IPv6, what is not for itself."""
         self.sysctls({"net.ipv4.ip_forward": 1} | ({"net.ipv6.conf.all.forwarding": 1} if os.path.exists(_ACCEPT_DAD) else {}))
 
+    # -- looking at what passes
+
+    def capture(
+        self, interface: Interface | str | None = None, *, protocol: str | None = None, host: str | Sequence[str] = (),
+        port: int | None = None, max_packets: int = capturing.MOST_PACKETS,
+    ) -> Capture:  # fmt: skip
+        """Capture what passes ``interface``, or all of them, from now until its stop(), the end of a ``with``, or close().
+
+        ``protocol`` (ARP, ICMP, ICMPv6, TCP, UDP), ``host`` (an address, or several) and ``port`` say what is wanted of it;
+        ``max_packets`` how many are kept.
+        """
+        name = interface.name if isinstance(interface, Interface) else interface
+        wanted = Filter.checked(protocol, (host,) if isinstance(host, str) else host, port)
+        if name is not None:
+            self.interface(name)  # whether there is one
+        with record(self.trace):
+            return capturing.start({self: name or ""}, lambda _, seen: ("", seen), wanted, max_packets)
+
     # -- filters and address translation
 
     def nft(self, *commands: Mapping[str, Any]) -> None:
@@ -325,6 +346,8 @@ class Network(Enterable):
 
     def close(self) -> None:
         """Let go of the namespace, which vanishes with all interfaces when nothing else holds it."""
+        for capture in list(self.captures):
+            capture.stop()
         self.socket.close()
         self.namespace.close()
 

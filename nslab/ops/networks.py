@@ -70,6 +70,24 @@ class HandBackNetwork(Op):
         return ": # each command below opens its own netlink socket"
 
 
+@dataclass(frozen=True)
+class HandBackPacketSocket(Op):
+    """Hand back, over the socket named ``fd``, a packet socket of the network namespace that the process is in."""
+
+    fd: str
+    changes: ClassVar[str] = "net"  # one can send with it too
+
+    def perform(self, context: Context) -> None:
+        with syscalls.packet_socket() as opened, socket.socket(fileno=os.dup(context.fds[self.fd])) as way:
+            socket.send_fds(way, [b"p"], [opened.fileno()])
+
+    def describe(self) -> str:
+        return "hand back a packet socket of this network namespace"
+
+    def shell(self) -> str:
+        return "# no standard tool: a packet socket for another process; tcpdump here sees the same"
+
+
 def _hand_back(channel: int) -> None:
     namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -12,7 +12,7 @@ from nslab.syscalls.decode import MOUNT_FLAGS
 from nslab.syscalls.files import mkdir, mkdirat, owner_of, read_file, rmdir, symlinkat, write_file
 from nslab.syscalls.guard import allow, allowed
 from nslab.syscalls.ids import setgroups, setresgid, setresuid
-from nslab.syscalls.interfaces import IFF_UP, netlink_socket, set_interface_flags
+from nslab.syscalls.interfaces import IFF_UP, netlink_socket, packet_socket, set_interface_flags
 from nslab.syscalls.mounts import chroot, mount, mount_flags, pivot_root, umount2
 from nslab.syscalls.names import setdomainname, sethostname, uname
 from nslab.syscalls.nsfs import (
@@ -106,10 +106,10 @@ __all__ = [
     "is_procfs", "kill", "memory_at", "mkdir", "mkdirat", "mount", "mount_flags", "mount_setattr", "move_mount", "mq_getattr",
     "mq_open", "mq_receive", "mq_send", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "netlink_socket", "ns_get_nstype",
     "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside",
-    "open_namespace", "open_tree", "openat2", "owner_of", "pidfd_open", "pidfd_send_signal", "pivot_root", "posix_spawn",
-    "prctl", "read_file", "remove_all", "rmdir", "semctl", "semget", "semop", "set_interface_flags", "setdomainname",
-    "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid", "shmat", "shmctl", "shmdt", "shmget", "signalfd",
-    "symlinkat", "umount2", "uname", "unshare", "write_file",
+    "open_namespace", "open_tree", "openat2", "owner_of", "packet_socket", "pidfd_open", "pidfd_send_signal", "pivot_root",
+    "posix_spawn", "prctl", "read_file", "remove_all", "rmdir", "semctl", "semget", "semop", "set_interface_flags",
+    "setdomainname", "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid", "shmat", "shmctl", "shmdt",
+    "shmget", "signalfd", "symlinkat", "umount2", "uname", "unshare", "write_file",
 ]  # fmt: skip
 
 

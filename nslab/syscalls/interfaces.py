@@ -11,6 +11,7 @@ from nslab.syscalls.guard import invoke, refuse_here
 
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 0x1
+ETH_P_ALL = 0x0003
 
 
 def set_interface_flags(name: str, flags: int) -> None:
@@ -37,4 +38,20 @@ def netlink_socket() -> socket.socket:
         return 0
 
     invoke("socket", ("AF_NETLINK", "SOCK_DGRAM", "NETLINK_ROUTE"), once)
+    return made[0]
+
+
+def packet_socket() -> socket.socket:
+    """A socket(2) of AF_PACKET, which gets whole frames, bound for good to the network namespace that the caller is in.
+
+    It hears all interfaces at once, from now on; whoever has it may bind it to one of them. EPERM without CAP_NET_RAW in the
+    owner of the network namespace. packet(7)
+    """
+    made: list[socket.socket] = []
+
+    def once() -> int:
+        made.append(socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(ETH_P_ALL)))
+        return 0
+
+    invoke("socket", ("AF_PACKET", "SOCK_RAW", "ETH_P_ALL"), once)
     return made[0]

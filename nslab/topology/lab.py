@@ -21,6 +21,7 @@ from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
 from nslab.ops.nodes import NewHostnames, ShowTexts
 from nslab.spawner import Descriptor, ensure
 from nslab.topology import pinging
+from nslab.topology.looking import Looking
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ IPV6 = "/proc/sys/net/ipv6"
 DESCRIPTORS = 3  # of a node: its network, a netlink socket there, its host name
 
 
-class Lab:
+class Lab(Looking):
     """A topology that has been deployed: network and UTS namespaces that descriptors of this process hold, and no process.
 
     ``layout`` is what was made, ``networks`` the Network of each host and router by name, ``fabric`` the one in which the
@@ -119,13 +120,18 @@ class Lab:
             if link.limits():
                 interface.shape(rate=link.rate or None, delay=link.delay or None, loss=link.loss or None)
 
+    @property
+    def lab(self) -> Lab:
+        """Itself, while it is running."""
+        if not self.running:
+            raise DeadNamespace(f"the lab {self.topology.name!r} was destroyed; deploy() makes it again.")
+        return self
+
     # -- while it is there ----------------------------------------------------------------------------------------------
 
     def node(self, name: str) -> Mapping[str, Any]:
         """The namespaces of a host or router, by kind."""
-        if not self.running:
-            raise DeadNamespace(f"the lab {self.topology.name!r} was destroyed; deploy() makes it again.")
-        if name not in self.networks:
+        if name not in self.lab.networks:
             what = (
                 "a switch, a bridge in which nothing runs"
                 if name in self.layout.nodes

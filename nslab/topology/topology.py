@@ -13,6 +13,7 @@ from nslab.namespaces.entering import Enterable
 from nslab.namespaces.running import Running
 from nslab.ops import Op, spec
 from nslab.topology import files, resolving, shapes, values
+from nslab.topology.looking import Looking
 
 if TYPE_CHECKING:
     import networkx
@@ -111,7 +112,7 @@ class Link:
         return f"<{self}{''.join(f' {key}={value!r}' for key, value in self.options().items())}>"
 
 
-class Topology:
+class Topology(Looking):
     """A network on paper: nodes and the links between them.
 
     Nothing is made, and nothing is checked against the rest, before ``resolve()``: what cannot be is a SpecError that names

@@ -1,0 +1,66 @@
+"""Looking at a lab: what Lab and Topology share, so that either can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nslab.errors import SpecError
+from nslab.network import Capture, Network, capturing
+from nslab.network.capturing import Filter
+from nslab.trace import record
+
+if TYPE_CHECKING:
+    from nslab.topology.lab import Lab
+    from nslab.topology.topology import Node
+
+
+class Looking:
+    """Captures in a running lab."""
+
+    @property
+    def lab(self) -> Lab:
+        """What is looked at; DeadNamespace when it is not running."""
+        raise NotImplementedError
+
+    def capture(
+        self, node: Node | str, interface: str | None = None, *, protocol: str | None = None,
+        host: Node | str | Sequence[str] = (), port: int | None = None, max_packets: int = capturing.MOST_PACKETS,
+    ) -> Capture:  # fmt: skip
+        """Capture what passes the interfaces of a node, or one of them, until its stop(), the end of a ``with``, or of the lab.
+
+        At a switch these are its ports. ``protocol`` (ARP, ICMP, ICMPv6, TCP, UDP), ``host`` (a node, an address, or several)
+        and ``port`` say what is wanted of it; ``max_packets`` how many are kept.
+        """
+        lab, name = self.lab, str(node)
+        wanted = Filter.checked(protocol, _addresses(lab, host), port)
+        where = _network(lab, name)
+        names = [there for owner, there in lab.interfaces if owner == name]
+        if interface is not None and interface not in [*names, *["lo"] * (where is not lab.fabric)]:
+            raise SpecError("interface", f"{name} has no {interface!r}, but {', '.join(names)}")
+
+        def place(_: Network, seen: str) -> tuple[str, str] | None:
+            return (name, seen) if where is not lab.fabric or seen in names else None
+
+        with record(lab.trace):
+            return capturing.start({where: interface or ""}, place, wanted, max_packets)
+
+
+def _network(lab: Lab, name: str) -> Network:
+    """The network in which the interfaces of a node are: for a switch, the fabric."""
+    if lab.layout.nodes.get(name) == "switch" and lab.fabric:
+        return lab.fabric
+    lab.node(name)
+    return lab.networks[name]
+
+
+def _addresses(lab: Lab, host: Node | str | Sequence[str]) -> list[str]:
+    """What stands for addresses, as addresses: those of all interfaces for the name of a node."""
+    nodes: Mapping[str, str] = lab.layout.nodes
+    found: list[str] = []
+    for each in [host] if isinstance(host, str) or not isinstance(host, Sequence) else host:
+        if str(each) in nodes:
+            found += [text.split("/")[0] for end in lab.layout.endpoints(str(each)) for text in end.addresses]
+        else:
+            found.append(str(each))
+    return found
