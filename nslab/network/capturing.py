@@ -55,9 +55,9 @@ Place = Callable[["Network", str], "tuple[str, str] | None"]
 
 @dataclass(frozen=True)
 class Filter:
-    """What is wanted of all that passes; "", () and 0 are all."""
+    """What is wanted of all that passes; () and 0 are all."""
 
-    protocol: str = ""
+    protocols: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     port: int = 0
 
@@ -73,11 +73,11 @@ class Filter:
             found = tuple(str(ipaddress.ip_address(host)) for host in hosts)
         except ValueError:
             raise SpecError("host", f"{', '.join(map(str, hosts))!r} is no address") from None
-        return cls(names[protocol.casefold()] if protocol else "", found, port or 0)
+        return cls((names[protocol.casefold()],) if protocol else (), found, port or 0)
 
     def takes(self, packet: Packet) -> bool:
         return (
-            self.protocol in ("", packet.protocol)
+            (not self.protocols or packet.protocol in self.protocols)
             and (not self.hosts or packet.source in self.hosts or packet.destination in self.hosts)
             and self.port in (0, packet.source_port, packet.destination_port)
         )

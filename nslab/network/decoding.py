@@ -18,6 +18,7 @@ _ICMP6 = {1: "unreachable", 2: "packet too big", 3: "time exceeded", 128: "echo 
           135: "neighbour solicitation: who has", 136: "neighbour advertisement:", 143: "listener report"}  # fmt: skip
 _ECHOES = {8, 0, 128, 129}
 _FLAGS = ((0x02, "SYN"), (0x01, "FIN"), (0x04, "RST"), (0x08, "PSH"), (0x10, "ACK"))
+_OTHER = {2: "IGMP", 47: "GRE", 50: "ESP", 89: "OSPF", 132: "SCTP"}
 _NAMED = {53: "DNS", 67: "DHCP", 68: "DHCP", 5353: "mDNS"}
 
 
@@ -66,6 +67,32 @@ def decode(raw: Raw) -> Packet:
     )  # fmt: skip
 
 
+def identity(data: bytes) -> tuple[Any, ...]:
+    """What stays the same of a frame on its way, through bridges, routers and NAT: others are told apart by it."""
+    import dpkt
+
+    try:
+        frame = dpkt.ethernet.Ethernet(data)
+        packet = frame.data
+        if not isinstance(packet, dpkt.ip.IP | dpkt.ip6.IP6):
+            return (frame.type, bytes(packet))
+        inner = packet.data
+        rest: tuple[Any, ...]
+        number = packet.id if isinstance(packet, dpkt.ip.IP) else packet.flow
+        if isinstance(inner, dpkt.tcp.TCP):
+            rest = (inner.seq, inner.ack, inner.flags, bytes(inner.data))
+        elif isinstance(inner, dpkt.udp.UDP):
+            rest = (bytes(inner.data),)
+        elif isinstance(inner, dpkt.icmp.ICMP | dpkt.icmp6.ICMP6):
+            echo = inner.type in _ECHOES
+            rest = (inner.type, inner.code, bytes(inner)[6:] if echo else b"")
+        else:
+            rest = (bytes(inner),)
+        return (frame.type, number, packet.p, *rest)
+    except Exception:  # as in decode()
+        return (data,)
+
+
 def _frame(raw: Raw, source: str, destination: str) -> _Words:
     import dpkt
 
@@ -106,7 +133,7 @@ def _packet(packet: Any, raw: Raw) -> _Words:
             what += f" {_text(body[4:20])}" + ("?" if inner.type == 135 else " is here")
         return _Words(*ends, "ICMP" if old else "ICMPv6", what, (0, 0), ttl, checksum)
     more = f"fragment at {packet.offset}, " if old and packet.offset else ""
-    return _Words(*ends, f"IP {number}", f"{more}{_bytes(bytes(inner))}", (0, 0), ttl)
+    return _Words(*ends, _OTHER.get(number, f"IP {number}"), f"{more}{_bytes(bytes(inner))}", (0, 0), ttl)
 
 
 def _checksum(packet: Any, raw: Raw, old: bool) -> str:

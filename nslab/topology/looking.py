@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nslab.errors import SpecError
+from nslab.model.packets import Walk
 from nslab.network import Capture, Network, capturing
 from nslab.network.capturing import Filter
 from nslab.trace import record
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Looking:
-    """Captures in a running lab."""
+    """Captures in a running lab, and what is followed through it."""
 
     @property
     def lab(self) -> Lab:
@@ -44,6 +45,35 @@ class Looking:
 
         with record(lab.trace):
             return capturing.start({where: interface or ""}, place, wanted, max_packets)
+
+    def follow(
+        self, action: Node | str | Callable[[], Any], target: Node | str | None = None, *, protocol: str | None = None,
+        host: Node | str | Sequence[str] = (), port: int | None = None, max_packets: int = capturing.MOST_PACKETS,
+    ) -> Walk:  # fmt: skip
+        """Follow what a function sends, or one ping from a node to another, through every interface that it passes.
+
+            lab.follow(a, b)
+            lab.follow(lambda: a.run("curl http://b"), port=80)
+
+        A Walk: a table with one row a hop, in order of time, at which TTL, MACs and, where NAT is at work, addresses change;
+        ``value`` is what the function returned, or the round-trip time in milliseconds. All nodes and switches are captured
+        meanwhile, so other traffic shows too, unless ``protocol``, ``host`` and ``port`` say what is wanted, as for capture();
+        of a ping it is ICMP and ARP.
+        """
+        from nslab.topology import following
+
+        lab = self.lab
+        wanted = Filter.checked(protocol, _addresses(lab, host), port)
+        if target is None:
+            if not callable(action):
+                raise SpecError("target", "is missing: follow(a, b) is a ping from a to b, follow(function) all that it sends")
+            return following.follow(lab, action, wanted, max_packets)
+        one, two = str(action), str(target)
+        lab.node(one)
+        lab.node(two)
+        if wanted == Filter() and lab.addresses[two]:
+            wanted = Filter(("ICMPv6",) if ":" in lab.addresses[two][0] else ("ARP", "ICMP"))
+        return following.follow(lab, lambda: following.ping(lab, one, two), wanted, max_packets)
 
 
 def _network(lab: Lab, name: str) -> Network:
