@@ -75,7 +75,8 @@ class Actions:
         name = self.random.choice(names)
         getattr(self, name)()
         if len(self.kept) > 6:
-            forgotten = self.kept.pop(self.random.randrange(len(self.kept)))
+            forgotten = self.random.choice(self.kept)
+            self.kept = [thing for thing in self.kept if thing is not forgotten]  # some are kept twice
             if self.random.random() < 0.5 and hasattr(forgotten, "close"):
                 forgotten.close()
         return name
@@ -351,7 +352,7 @@ class Victim:
                 done = actions.act()
                 self.log.write(f"{done}\n")
             except (nslab.SpawnerError, nslab.DeadNamespace) as error:
-                self.say("interrupted", error=type(error).__name__)
+                self.say("interrupted", error=f"{type(error).__name__}: {error}")
                 if not self.halting.wait(5):
                     self.say("wrong", text=traceback.format_exc()[-2000:])
                     return False
