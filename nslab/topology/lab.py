@@ -148,7 +148,10 @@ class Lab(Looking):
         return self.topology[name]
 
     def ping_all(self, *, timeout: float = 2.0) -> pinging.Matrix:
-        """Ping every host from every other, many at once, and wait for each answer up to ``timeout`` seconds."""
+        """Ping every host from every other, many at once, and wait for each answer up to ``timeout`` seconds.
+
+        Who has not answered is asked again after each fourth of that: lost is who cannot be reached, not a frame.
+        """
         hosts = [name for name, role in self.layout.nodes.items() if role == "host" and self.addresses[name]]
         self.node(hosts[0] if hosts else "")
         return pinging.ping_all({name: self.networks[name] for name in hosts}, self.addresses, timeout)

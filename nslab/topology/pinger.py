@@ -1,9 +1,11 @@
 """What ping_all runs in each node, as a program of its own: no module of nslab is loaded.
 
 It is told lines of addresses, sends an echo request to each of them at once, waits for the answers, and prints a line of the
-round-trip times in milliseconds in the same order, "-" for those that did not come in time: its argument, in seconds.
+round-trip times in milliseconds in the same order, "-" for those that did not come in time: its argument, in seconds. Who has
+not answered by then is asked again after each fourth of that time, for on a busy machine a frame may be lost to a full queue.
 """
 
+import errno
 import os
 import select
 import socket
@@ -16,6 +18,7 @@ ECHO: dict[int, tuple[int, int]] = {
     socket.AF_INET6: (128, 129),
 }  # types of request and reply. icmp(7), RFC 4443
 IDENTIFIER = os.getpid() & 0xFFFF
+TURNS = 4  # in which who is missing is asked again
 
 
 def checksum(data: bytes) -> int:
@@ -39,24 +42,28 @@ def answered(family: int, data: bytes) -> int:
 
 
 def ping(sockets: dict[int, socket.socket], addresses: "list[str]", first: int, timeout: float) -> "list[float | None]":
-    """The round-trip time to each address in seconds, None where no answer came."""
+    """The round-trip time to each address in seconds, None where no answer came. Requests are numbered from ``first`` on."""
     sent: dict[int, tuple[int, float]] = {}
     times: list[float | None] = [None] * len(addresses)
-    for index, address in enumerate(addresses):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        number = first + index & 0xFFFF
-        sent[number] = index, time.monotonic()
-        try:
-            sockets[family].sendto(request(family, number), (address, 0))
-        except OSError:  # no way there
-            del sent[number]
-    deadline = time.monotonic() + timeout
-    while sent and (left := deadline - time.monotonic()) > 0:
-        for ready in select.select(list(sockets.values()), [], [], left)[0]:
-            number = answered(ready.family, ready.recv(2048))
-            if number in sent:
-                index, start = sent.pop(number)
-                times[index] = time.monotonic() - start
+    waiting = set(range(len(addresses)))
+    start = time.monotonic()
+    for turn in range(TURNS):
+        for index in sorted(waiting):
+            family = socket.AF_INET6 if ":" in addresses[index] else socket.AF_INET
+            number = first + turn * len(addresses) + index & 0xFFFF
+            sent[number] = index, time.monotonic()
+            try:
+                sockets[family].sendto(request(family, number), (addresses[index], 0))
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # the machine's table of neighbours is full at this moment
+                    waiting.discard(index)  # no way there
+        deadline = start + timeout * (turn + 1) / TURNS
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for ready in select.select(list(sockets.values()), [], [], left)[0]:
+                index, begin = sent.get(answered(ready.family, ready.recv(2048)), (-1, 0.0))
+                if index in waiting:
+                    waiting.discard(index)
+                    times[index] = time.monotonic() - begin
     return times
 
 
@@ -69,7 +76,7 @@ def main() -> None:
         addresses = line.split()
         times = ping(sockets, addresses, first, timeout)
         print(*("-" if each is None else f"{each * 1000:.3f}" for each in times), flush=True)
-        first += len(addresses)
+        first += TURNS * len(addresses)
 
 
 if __name__ == "__main__":
