@@ -37,7 +37,8 @@ def _family(
     if not any(routers):
         return {}
     ways = _ways(version, segments, routers, names)
-    away = _distances(segments, routers)
+    away = _distances(routers)
+    targets = [str(segment.subnets[version]) for segment in segments]
     made = {}
     for name, (own, steps) in ways.items():
         if not steps:
@@ -46,11 +47,11 @@ def _family(
             made[name] = [StaticRoute(ALL[version], steps[0][1], steps[0][2])]  # there is but one way out, wherever it leads
             continue
         found = []
-        for number, segment in enumerate(segments):
+        for number, target in enumerate(targets):
             reaching = [step for step in steps if step[0] in away[number]]
             if number not in own and reaching:
                 _, via, interface = min(reaching, key=lambda step: away[number][step[0]])  # the first of those equally short
-                found.append(StaticRoute(str(segment.subnets[version]), via, interface))
+                found.append(StaticRoute(target, via, interface))
         made[name] = _with_default(version, found) if roles[name] == "host" else found
     return made
 
@@ -71,17 +72,23 @@ def _ways(
     return found
 
 
-def _distances(segments: Sequence[Segment], routers: Sequence[Sequence[End]]) -> list[dict[str, int]]:
+def _distances(routers: Sequence[Sequence[End]]) -> list[dict[str, int]]:
     """For each segment the routers from which it can be reached, and how many segments lie before it."""
-    import networkx
-
-    graph = networkx.Graph()
-    graph.add_nodes_from(range(len(segments)))
-    graph.add_edges_from((number, name) for number, ends in enumerate(routers) for _, name in ends)
+    leads: dict[str, list[int]] = {}
+    for number, ends in enumerate(routers):
+        for _, name in ends:
+            leads.setdefault(name, []).append(number)
     found = []
-    for number in range(len(segments)):
-        lengths = networkx.single_source_shortest_path_length(graph, number)
-        found.append({node: length for node, length in lengths.items() if isinstance(node, str)})
+    for segment in range(len(routers)):
+        lengths: dict[str, int] = {}
+        seen, edge, length = {segment}, {segment}, 0
+        while edge:
+            new = {name for number in edge for _, name in routers[number] if name not in lengths}
+            lengths.update(dict.fromkeys(new, length))
+            edge = {number for name in new for number in leads[name] if number not in seen}
+            seen |= edge
+            length += 1
+        found.append(lengths)
     return found
 
 
