@@ -11,6 +11,7 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     ipc                   System V and POSIX objects, made, used, listed and removed
     namespaces            handles, and a process to steer by hand
     container network     run, Container, Stepper; interfaces, addresses, routes
+    observe               every namespace on the machine, and what changed
     render                pictures
     topology              networks of nodes, on paper and deployed
     machines              what this machine allows
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from nslab.machines import doctor
     from nslab.namespaces import Namespace, Process, Result, process
+    from nslab.observe import discover
     from nslab.render import draw
     from nslab.topology import Topology
     from nslab.trace import Trace, record
@@ -50,6 +52,7 @@ _HOME = {
     "Refused": "errors", "SpawnerError": "errors", "SpecError": "errors", "SyscallError": "errors", "Unavailable": "errors",
     "doctor": "machines",
     "Namespace": "namespaces", "Process": "namespaces", "Result": "namespaces", "process": "namespaces",
+    "discover": "observe",
     "draw": "render",
     "Topology": "topology",
     "Trace": "trace", "record": "trace",
@@ -59,7 +62,7 @@ _HOME = {
 __all__ = [
     "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
     "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Topology", "Trace", "Unavailable",
-    "create", "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
+    "create", "discover", "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
 ]  # fmt: skip
 
 

@@ -24,8 +24,8 @@ import pytest
 import nslab
 from nslab.cli import run
 from nslab.container import limits, listing
-from nslab.container.members import printable
 from nslab.model import KINDS
+from nslab.model.words import readable
 from tests.helpers import ROOT, eventually, link
 
 COMMAND = [sys.executable, "-m", "nslab.cli"]
@@ -318,11 +318,11 @@ def test_a_name_stays_on_its_line_of_the_table_and_is_only_text(name: str) -> No
     with nslab.Container(name, isolate="uts") as made:
         shown = cli("ls", env={**os.environ, "COLUMNS": "200"}).stdout
         (row,) = [line for line in shown.splitlines() if str(made.pid) in line.split()]
-        assert row.startswith(printable(name))
+        assert row.startswith(readable(name))
         assert row.isprintable()
         with pytest.raises(nslab.SpecError) as caught:
             listing.find("nobody-has-this-name")
-        assert printable(name) in str(caught.value) and str(caught.value).isprintable()
+        assert readable(name) in str(caught.value) and str(caught.value).isprintable()
         assert [each["name"] for each in json.loads(cli("ls", "--json").stdout) if each["pid"] == made.pid] == [name]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import nslab
 from nslab import procfs
-from nslab.container.members import printable
+from nslab.model.words import readable
 from nslab.spawner import conditions
 from tests.helpers import ROOT, eventually, has_ended, in_python, pidfd_of
 
@@ -89,9 +89,9 @@ def test_a_command_line_that_is_no_text_is_shown_all_the_same() -> None:
 
 
 @pytest.mark.unit
-def test_printable() -> None:
-    assert printable("a b ü") == "a b ü"
-    assert printable(os.fsdecode(b"\x80\xff") + "\t\x7f\u202e") == r"\x80\xff\t\x7f\u202e"
+def test_readable() -> None:
+    assert readable("a b ü") == "a b ü"
+    assert readable(os.fsdecode(b"\x80\xff") + "\t\x7f\u202e") == r"\x80\xff\t\x7f\u202e"
 
 
 def test_two_containers_do_not_count_each_others_processes() -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nslab import procfs
 from nslab.container.listing import Listed, listed
-from nslab.container.members import printable
+from nslab.model.words import readable
 
 
 def ls(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:
@@ -26,8 +26,8 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, 
     table = Table("name", "PID", "its own", "hardened", "age", "made by", box=None, pad_edge=False)
     for each in containers:
         table.add_row(
-            escape(printable(each.name)) or "-", str(each.pid), " ".join(each.kinds) or "nothing",
-            "yes" if each.hardened else "no", _age(time.time() - each.started), escape(printable(_maker(each))),
+            escape(readable(each.name)) or "-", str(each.pid), " ".join(each.kinds) or "nothing",
+            "yes" if each.hardened else "no", _age(time.time() - each.started), escape(readable(_maker(each))),
         )  # fmt: skip
     Console().print(table if containers else "no container is running")
 

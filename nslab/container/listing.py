@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from nslab import procfs
 from nslab.container import limits, plans
-from nslab.container.members import printable
 from nslab.errors import DeadNamespace, SpecError
 from nslab.model import KINDS, ProcessStat
+from nslab.model.words import readable
 from nslab.namespaces import Result, running
 from nslab.ops import Execute, IdMaps, InCgroup, Plan, spec
 from nslab.spawner import Child, Descriptor, ensure
 from nslab.trace import emit_script
 
 SPAWNERS = ("nslab-spawner", "nslab-borrowed")
+
+
+class Descendant(Protocol):
+    """What has to be known of a process to tell whose it is."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def ppid(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+P = TypeVar("P", bound=Descendant)
 
 
 @dataclass(frozen=True)
@@ -47,29 +61,35 @@ def listed(root: str = "/proc") -> list[Listed]:
             processes[pid] = procfs.stat(pid, root)
         except OSError:  # it has ended
             continue
-    mine = {process.pid for process in _above(os.getpid(), processes)}
     found = []
-    for process in processes.values():
-        if owner := _owner(process, processes, mine):
-            try:
-                words = procfs.read(f"{process.pid}/cmdline", root).split(b"\0")
-                if words[0] == b"nslab-init":
-                    found.append(_look(process, owner, os.fsdecode(words[1]) if len(words) > 1 else "", root))
-            except OSError:  # it has ended, or belongs to somebody else
-                continue
+    for process, owner in owned(processes):
+        try:
+            words = procfs.read(f"{process.pid}/cmdline", root).split(b"\0")
+            if words[0] == b"nslab-init":
+                found.append(_look(process, owner, os.fsdecode(words[1]) if len(words) > 1 else "", root))
+        except OSError:  # it has ended, or belongs to somebody else
+            continue
     return sorted(found, key=lambda each: (each.started, each.pid))
 
 
-def _above(pid: int, processes: dict[int, ProcessStat]) -> list[ProcessStat]:
+def owned(processes: Mapping[int, P]) -> Iterator[tuple[P, int]]:
+    """Each of these that is a child of a genuine spawner, with the PID of the process that had it made."""
+    mine = {process.pid for process in _above(os.getpid(), processes)}
+    for process in processes.values():
+        if (parent := processes.get(process.ppid)) and parent.name in SPAWNERS and (owner := _owner(process, processes, mine)):
+            yield process, owner
+
+
+def _above(pid: int, processes: Mapping[int, P]) -> list[P]:
     """The ancestors of a process, its parent first."""
-    above: list[ProcessStat] = []
+    above: list[P] = []
     while pid in processes and (parent := processes.get(processes[pid].ppid)) and parent not in above:
         above.append(parent)
         pid = parent.pid
     return above
 
 
-def _owner(init: ProcessStat, processes: dict[int, ProcessStat], mine: set[int]) -> int:
+def _owner(init: P, processes: Mapping[int, P], mine: set[int]) -> int:
     """The PID of the process that made a container, 0 when what looks like one is not. ``mine`` are one's own ancestors."""
     above = _above(init.pid, processes)
     spawners = 0
@@ -101,7 +121,7 @@ def find(name: str) -> Listed:
     everything = listed()
     matching = [each for each in everything if name in (each.name, str(each.pid))]
     if not matching:
-        names = ", ".join(sorted({printable(each.name) or str(each.pid) for each in everything})) or "none"
+        names = ", ".join(sorted({readable(each.name) or str(each.pid) for each in everything})) or "none"
         raise SpecError("name", f"there is no container {name!r}; there are: {names}")
     if len(matching) > 1:
         pids = ", ".join(map(str, sorted(each.pid for each in matching)))

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, overload
 
 from nslab import procfs
+from nslab.model.words import readable
 from nslab.spawner import Child
 
 STATES = {
@@ -31,7 +32,7 @@ class Member:
     command: tuple[str, ...]
 
     def __str__(self) -> str:
-        return printable(" ".join(self.command) or f"[{self.name}]")
+        return readable(" ".join(self.command) or f"[{self.name}]")
 
 
 class Members(Sequence[Member]):
@@ -152,16 +153,6 @@ def measure(init: Child, entered: Sequence[Child], cgroup: Mapping[str, float]) 
                 sums[name] += part
     whole = {name: int(value) for name, value in sums.items() if name != "cpu"}
     return Stats(processes=seen + unseen, cpu=sums["cpu"], unseen=unseen, cgroup=cgroup, **whole)
-
-
-def printable(text: str) -> str:
-    """The text on one line of plain characters: others as escapes, an undecodable byte as \\xNN."""
-    return "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
 
 
 def _amount(name: str, value: float) -> str:

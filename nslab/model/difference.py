@@ -9,7 +9,7 @@ from html import escape
 
 from nslab.model import NamespaceId
 from nslab.model.plain import from_plain, to_plain
-from nslab.model.snapshot import readable
+from nslab.model.words import readable
 
 MARKS = {"appeared": "+", "vanished": "-", "changed": "~"}
 

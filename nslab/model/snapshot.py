@@ -9,6 +9,7 @@ from functools import cached_property
 
 from nslab.model import IdMap, InterfaceState, IpcObject, Mount, NamespaceId, Route
 from nslab.model.plain import from_plain, to_plain
+from nslab.model.words import readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +172,14 @@ class SeenProcess:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """What could not be looked at (``what``, and how many: ``count``), and ``why``."""
+    """What could not be looked at: ``what``, how many (``count``, 0 when that is not known), and ``why``."""
 
     what: str
     count: int
     why: str
 
     def __str__(self) -> str:
-        return f"{self.count} {self.what}: {self.why}"
+        return f"{f'{self.count} ' if self.count else ''}{self.what}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -274,12 +275,6 @@ class Snapshot:
 
 
 _WIDEST = 60
-
-
-def readable(text: str) -> str:
-    """Text of others for a table, a label or a terminal: control characters escaped, bytes that are no UTF-8 replaced."""
-    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in valid)
 
 
 def held_by(holders: Iterable[Holder]) -> str:

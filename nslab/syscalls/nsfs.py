@@ -10,6 +10,7 @@ from nslab.syscalls.guard import invoke
 
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB703, 0xB704
 NS_GET_PID_FROM_PIDNS, NS_GET_PID_IN_PIDNS = 0x8004B706, 0x8004B708
+NS_GET_ID = 0x8008B70D
 
 
 def open_namespace(path: str) -> int:
@@ -51,3 +52,10 @@ def ns_get_pid_from_pidns(fd: int, pid: int) -> int:
 def ns_get_pid_in_pidns(fd: int, pid: int) -> int:
     """The PID that the caller's process ``pid`` has in a PID namespace. ESRCH: none; ENOTTY before Linux 6.11."""
     return int(invoke("ioctl", (fd, NS_GET_PID_IN_PIDNS, pid), fcntl.ioctl, fd, NS_GET_PID_IN_PIDNS, pid))
+
+
+def ns_get_id(fd: int) -> int:
+    """The number of the namespace, which the kernel gives to no other one as long as it runs; ENOTTY before Linux 6.18."""
+    number = array.array("Q", [0])
+    invoke("ioctl", (fd, NS_GET_ID), fcntl.ioctl, fd, NS_GET_ID, number)
+    return number[0]

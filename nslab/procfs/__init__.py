@@ -146,10 +146,11 @@ def pid_behind(pidfd: int, root: str = "/proc") -> int:
 
 def mountinfo(pid: Pid = "self", root: str = "/proc") -> tuple[Mount, ...]:
     """/proc/PID/mountinfo. Fields are split at single spaces, since a source may be empty."""
-    return tuple(_mount(line) for line in read(f"{pid}/mountinfo", root).split(b"\n") if line)
+    return tuple(parse_mount(line) for line in read(f"{pid}/mountinfo", root).split(b"\n") if line)
 
 
-def _mount(line: bytes) -> Mount:
+def parse_mount(line: bytes) -> Mount:
+    """One line of it."""
     head, tail = line.split(b" - ", 1)
     number, parent, device, origin, target, options, *tags = head.split(b" ")
     fstype, source, super_options = tail.split(b" ", 2)

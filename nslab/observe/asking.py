@@ -1,0 +1,102 @@
+"""What the kernel says of a namespace: its owner, its parent, who made it, its number; ioctl_ns(2).
+
+Owners and parents that no process shows are found so, and asked in turn. Each namespace is open only while it is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from errno import EINVAL, ENOTTY, EPERM
+
+from nslab.errors import SyscallError
+from nslab.model import KINDS, NamespaceId
+from nslab.spawner import Descriptor
+from nslab.syscalls import nsfs
+
+
+@dataclass
+class Answers:
+    """What it said; ``path`` is one by which the namespace can be opened, "" when it was found through another one only."""
+
+    kind: str
+    id: NamespaceId
+    path: str
+    number: int = 0
+    owner: NamespaceId | None = None
+    owner_uid: int | None = None  # that made this user namespace
+    parent: NamespaceId | None = None
+
+
+class Asker:
+    """Asks for each namespace once."""
+
+    def __init__(self) -> None:
+        self.found: dict[NamespaceId, Answers] = {}
+        self._has_numbers = True
+
+    def ask(self, kind: str, identity: NamespaceId, paths: Iterable[str]) -> bool:
+        """Ask it by the first of these paths that still leads to it; False when none does or may be opened."""
+        if identity in self.found:
+            return True
+        for path in paths:
+            try:
+                with Descriptor(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as opened:
+                    if _id(opened) == identity:
+                        self._ask(kind, identity, path, opened)
+                        return True
+            except OSError:  # gone, or not ours to open
+                continue
+        return False
+
+    def _ask(self, kind: str, identity: NamespaceId, path: str, opened: Descriptor) -> None:
+        answers = self.found[identity] = Answers(kind, identity, path)
+        answers.number = self._number(opened)
+        answers.owner = self._through(nsfs.NS_GET_USERNS, "user", opened)
+        if KINDS[kind].hierarchical:
+            answers.parent = answers.owner if kind == "user" else self._through(nsfs.NS_GET_PARENT, kind, opened)
+        if kind == "user":
+            answers.owner_uid = nsfs.ns_get_owner_uid(opened.fileno())
+
+    def _through(self, question: int, kind: str, opened: Descriptor) -> NamespaceId | None:
+        """The owner or parent; None when there is none, or none in sight."""
+        get = nsfs.ns_get_userns if question == nsfs.NS_GET_USERNS else nsfs.ns_get_parent
+        try:
+            with Descriptor(get(opened.fileno())) as other:
+                identity = _id(other)
+                if identity not in self.found:
+                    self._ask(kind, identity, "", other)
+                return identity
+        except SyscallError as error:
+            if error.errno not in (EPERM, EINVAL):
+                raise
+            return None
+
+    def _number(self, opened: Descriptor) -> int:
+        if self._has_numbers:
+            try:
+                return nsfs.ns_get_id(opened.fileno())
+            except SyscallError as error:
+                if error.errno not in (ENOTTY, EINVAL):
+                    raise
+                self._has_numbers = False
+        return 0
+
+
+def _id(opened: Descriptor) -> NamespaceId:
+    info = os.fstat(opened.fileno())
+    return NamespaceId(info.st_dev, info.st_ino)
+
+
+def identity_of(link: str, device: int) -> NamespaceId:
+    """The id behind the text of a link such as "uts:[4026531838]"."""
+    return NamespaceId(device, int(link[link.index("[") + 1 : -1]))
+
+
+def owner_uid(answers: Answers, found: Mapping[NamespaceId, Answers]) -> int | None:
+    """The uid that made it, if it is a user namespace, or its owner."""
+    if answers.kind == "user":
+        return answers.owner_uid
+    owner = found.get(answers.owner) if answers.owner else None
+    return owner.owner_uid if owner else None

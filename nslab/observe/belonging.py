@@ -1,0 +1,99 @@
+"""Whose a namespace is: a container or lab of ours, as the process tree tells; another tool's, as cgroup paths tell."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from nslab.container.listing import owned
+from nslab.model import KINDS, NamespaceId
+from nslab.procfs.walk import Raw
+
+KindsOf = Mapping[int, Mapping[str, NamespaceId]]  # the namespaces of each process, by its PID
+
+# What other tools call the cgroup of a container of theirs. cgroups(7), systemd.scope(5)
+_TOOLS = tuple(
+    (tool, re.compile(pattern))
+    for tool, pattern in (
+        ("docker", r"/docker[-/]([0-9a-f]{12})"),
+        ("podman", r"/libpod-([0-9a-f]{12})"),
+        ("containerd", r"/cri-containerd-([0-9a-f]{12})"),
+        ("cri-o", r"/crio-([0-9a-f]{12})"),
+        ("kubernetes", r"/kubepods.*/(?:pod)?([0-9a-f-]{12})"),
+        ("lxc", r"/lxc(?:\.payload[./]|/)([^/]+)"),
+        ("systemd-nspawn", r"/(?:machine-|systemd-nspawn@)([^/]+?)\.(?:scope|service)"),
+        ("flatpak", r"/app-flatpak-([^/]+?)-\d+\.scope"),
+        ("snap", r"/snap\.([^/.]+)\."),
+        ("service", r"/([^/]+)\.service$"),
+    )
+)
+
+
+class Holder(Protocol):
+    """What holds namespaces by descriptors of this process: a lab."""
+
+    def label(self) -> str: ...
+    def held(self) -> Iterable[NamespaceId]: ...
+
+
+_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+
+
+def holds(holder: Holder) -> None:
+    """From here on what ``holder`` holds is known by its label, as long as it lives."""
+    _holders.add(holder)
+
+
+def tool_of(cgroup: str) -> str:
+    """The tool that made this cgroup, and its name for the container: "docker 4f2a91c0d1e2"; "" when the path tells none."""
+    found = ((tool, pattern.search(cgroup)) for tool, pattern in _TOOLS)
+    return next((f"{tool} {match[1]}" for tool, match in found if match), "")
+
+
+def labels(
+    processes: Mapping[int, Raw], kinds: KindsOf, machine: Mapping[str, NamespaceId], held: Mapping[NamespaceId, Iterable[int]]
+) -> dict[NamespaceId, str]:  # fmt: skip
+    """Whose each namespace is; ``held`` are the PIDs of the processes that hold it by a descriptor."""
+    found: dict[NamespaceId, str] = {}
+    common = set(machine.values())
+
+    def put(pid: int, label: str, but: Iterable[NamespaceId] = ()) -> None:
+        passed = {*common, *but}
+        for identity in kinds.get(pid, {}).values() if label else ():
+            if identity not in passed:
+                found.setdefault(identity, label)
+
+    ours = {process.pid for process, _ in owned(processes)}
+    for process in sorted(processes.values(), key=lambda each: (each.start, each.pid)):
+        if process.name.startswith("nslab-") and (process.pid in ours or process.ppid in ours):
+            put(process.pid, _ours(process), kinds.get(process.ppid, {}).values())
+    for holder in list(_holders):
+        found |= dict.fromkeys((each for each in holder.held() if each not in common), holder.label())
+    for identity, pids in held.items():
+        lab = next((processes[pid] for pid in pids if pid in processes and processes[pid].name == "nslab-lab"), None)
+        if lab and identity not in common:
+            found.setdefault(identity, f"lab {lab.command[1]}" if len(lab.command) > 1 else "lab")
+    for process in processes.values():
+        if process.cgroup and (label := tool_of(process.cgroup)):
+            put(process.pid, label)
+    for process in processes.values():
+        if process.name == "bwrap" and (parent := processes.get(process.ppid)) and parent.name == "bwrap":
+            put(process.pid, f"bwrap {parent.pid}", kinds.get(parent.ppid, {}).values())
+    for process in processes.values():
+        if process.name == "bwrap":
+            put(process.pid, f"bwrap {process.pid}")
+    return found
+
+
+def _ours(process: Raw) -> str:
+    if process.command[:1] == ("nslab-init",):
+        return f"container {process.command[1] if len(process.command) > 1 else process.pid}"
+    return {"nslab-process": f"process {process.pid}", "nslab-borrowed": "borrowed by nslab"}.get(process.name, "")
+
+
+def label_of(process: Mapping[str, NamespaceId], found: Mapping[NamespaceId, str]) -> str:
+    """Whose a process in these namespaces is: the user namespace, which many may share, has the last word."""
+    order = [kind for kind in KINDS if kind != "user"] + ["user"]
+    return next((label for kind in order if (label := found.get(process[kind], "") if kind in process else "")), "")

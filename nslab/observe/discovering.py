@@ -1,0 +1,136 @@
+"""discover(): from the walk over /proc and the answers of the kernel, one Snapshot."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+
+from nslab import procfs
+from nslab.model import KINDS, NamespaceId
+from nslab.model.snapshot import Holder, SeenNamespace, SeenProcess, Snapshot, Unseen
+from nslab.observe import belonging
+from nslab.observe.asking import Answers, Asker, identity_of, owner_uid
+from nslab.procfs.walk import Reference, walk
+
+_INITIAL_PID = 0xEFFFFFFC  # the inode of the PID namespace that the machine was started with
+_TRIED = 3  # ways to open a namespace that are tried before it counts as out of reach
+
+
+class Discovery:
+    """What is known while a Snapshot is put together."""
+
+    def __init__(self, root: str = "/proc"):
+        self.taken, self.root = time.time(), root
+        self.walk = walk(root)
+        self.processes = {each.pid: each for each in self.walk.processes}
+        self.device = os.stat(f"{root}/self/ns/user").st_dev
+        self.kind: dict[NamespaceId, str] = {}
+        self.members: dict[NamespaceId, list[int]] = {}
+        self.kinds: dict[int, Mapping[str, NamespaceId]] = {}
+        self.references: dict[NamespaceId, list[Reference]] = {}
+        self._sort()
+        self.machine = self.kinds[int(os.readlink(f"{root}/self"))]
+        self.asker = Asker()
+        self.unasked = 0
+        self._ask()
+        held = {key: [each.pid for each in refs if each.sort == "descriptor"] for key, refs in self.references.items()}
+        self.labels = belonging.labels(self.processes, self.kinds, self.machine, held)
+
+    def _sort(self) -> None:
+        """The processes by the namespaces that they are in, and what else refers to each of those."""
+        for links, pids in self.walk.groups().items():
+            kinds = {}
+            for kind, link in zip(KINDS, links, strict=True):
+                if link is not None:
+                    kinds[kind] = identity = identity_of(link, self.device)
+                    self.kind[identity] = kind
+                    self.members.setdefault(identity, []).extend(pids)
+            self.kinds |= dict.fromkeys(pids, kinds)
+        for reference in self.walk.references:
+            identity = identity_of(reference.link, self.device)
+            self.kind[identity] = reference.link.partition(":")[0]
+            self.references.setdefault(identity, []).append(reference)
+
+    def _ask(self) -> None:
+        for identity, kind in self.kind.items():
+            paths = [f"{self.root}/{pid}/ns/{kind}" for pid in self.members.get(identity, ())[:_TRIED]]
+            paths += [each.path for each in self.references.get(identity, ())[:_TRIED]]
+            if not self.asker.ask(kind, identity, paths):
+                self.unasked += 1
+                self.asker.found[identity] = Answers(kind, identity, "")
+
+    # -- the snapshot
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            taken=self.taken, scope="the machine", reader=os.getpid(), machine=self.machine,
+            namespaces=tuple(self._namespaces()), processes=tuple(self._processes()), unseen=tuple(self._unseen()),
+            vanished=self.walk.vanished,
+        )  # fmt: skip
+
+    def _namespaces(self) -> Iterator[SeenNamespace]:
+        order = list(KINDS)
+        below = self._below()
+        for answers in sorted(self.asker.found.values(), key=lambda each: (order.index(each.kind), each.id)):
+            members = tuple(sorted(self.members.get(answers.id, ())))
+            leader = min(members, key=self._age, default=0)
+            yield SeenNamespace(
+                kind=answers.kind, id=answers.id, number=answers.number, identity=self._identity(answers, leader),
+                owner=answers.owner, owner_uid=owner_uid(answers, self.asker.found), parent=answers.parent, members=members,
+                leader=leader, holders=tuple(self._holders(answers.id, () if members else below.get(answers.id, ()))),
+                belongs=self.labels.get(answers.id, ""),
+            )  # fmt: skip
+
+    def _below(self) -> dict[NamespaceId, list[Holder]]:
+        """What keeps an owner or a parent alive: each namespace that it owns or is the parent of."""
+        found: dict[NamespaceId, list[Holder]] = {}
+        for each in self.asker.found.values():
+            name = f"{each.kind}:[{each.id.ino}]"
+            if each.parent:
+                found.setdefault(each.parent, []).append(Holder("parent", 0, name))
+            if each.owner and each.owner != each.parent:
+                found.setdefault(each.owner, []).append(Holder("owner", 0, name))
+        return found
+
+    def _age(self, pid: int) -> tuple[int, int]:
+        return (self.processes[pid].start, pid)
+
+    def _identity(self, answers: Answers, leader: int) -> str:
+        """Numbers are never used again. Where the kernel has none, a namespace is as old as its oldest member, at least."""
+        if answers.number:
+            return f"{answers.kind} {answers.number}"
+        return f"{answers.kind}:[{answers.id.ino}]" + (f" since {self.processes[leader].start}" if leader else "")
+
+    def _holders(self, identity: NamespaceId, below: tuple[Holder, ...] | list[Holder]) -> Iterator[Holder]:
+        for each in self.references.get(identity, ()):
+            yield Holder(each.sort, each.pid, each.detail)
+        yield from below
+
+    def _processes(self) -> Iterator[SeenProcess]:
+        whose = {key: belonging.label_of(kinds, self.labels) for key, kinds in {id(k): k for k in self.kinds.values()}.items()}
+        for each in self.walk.processes:
+            kinds = self.kinds[each.pid]
+            yield SeenProcess(
+                each.pid, each.ppid, each.name, each.state, each.start, each.uid, each.command, each.exe, each.exe_deleted,
+                each.kernel, kinds, each.pids, each.cgroup, whose[id(kinds)],
+            )  # fmt: skip
+
+    def _unseen(self) -> Iterator[Unseen]:
+        if self.walk.refused:
+            why = f"they belong to others, and {_who()} may not see their namespaces, threads and descriptors"
+            yield Unseen(f"of {len(self.processes)} processes", self.walk.refused, why)
+        if self.walk.closed:
+            yield Unseen("processes", self.walk.closed, f"{_who()} may not see which descriptors they have")
+        if self.unasked:
+            yield Unseen("namespaces", self.unasked, f"{_who()} may not open them, to ask for owner and parent")
+        hiding = next((each for each in procfs.mountinfo("self", self.root) if each.target == self.root), None)
+        for option in hiding.super_options if hiding else ():
+            if option.startswith(("hidepid=", "subset=")) and option not in ("hidepid=0", "hidepid=off"):
+                yield Unseen("processes", 0, f"{self.root} is mounted with {option}, and shows only some of them")
+        if self.machine["pid"].ino != _INITIAL_PID:
+            yield Unseen("processes", 0, "the PID namespace of the reader is not the machine's, and shows only what is in it")
+
+
+def _who() -> str:
+    return f"uid {os.geteuid()}"

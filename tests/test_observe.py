@@ -1,0 +1,218 @@
+"""discover(): all that lsns sees is seen, and what it misses; /proc, ioctls and ip are the oracles."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import nslab
+from nslab.model import KINDS, NamespaceId
+from nslab.model.snapshot import Snapshot
+from tests.helpers import ROOT, link
+
+THREAD = """
+import ctypes, os, sys, threading
+def aside():
+    assert ctypes.CDLL(None).unshare(0x04000000) == 0
+    print(threading.get_native_id(), os.readlink(f"/proc/thread-self/ns/uts"), flush=True)
+    sys.stdin.read()
+threading.Thread(target=aside).start()
+"""
+
+
+def inode(text: str) -> int:
+    return int(text.partition("[")[2].rstrip("]"))
+
+
+def seen(snapshot: Snapshot, kind: str, number: int) -> nslab.model.snapshot.SeenNamespace:
+    (found,) = [each for each in snapshot.of_kind(kind) if each.id.ino == number]
+    return found
+
+
+def lsns() -> dict[int, tuple[str, int]]:
+    """The kind and the number of processes of each namespace that it lists."""
+    command = ["lsns", "-n", "-o", "NS,TYPE,NPROCS", "--list"]
+    done = subprocess.run(command, capture_output=True, text=True)  # which fails when something ends meanwhile
+    rows = (line.split() for line in done.stdout.splitlines())
+    return {int(number): (kind, int(count)) for number, kind, count in rows}
+
+
+@contextmanager
+def script(code: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+def test_this_process_is_seen_with_all_its_namespaces() -> None:
+    snapshot = nslab.discover()
+    me = snapshot.by_pid[os.getpid()]
+    for kind in KINDS:
+        info = os.stat(f"/proc/self/ns/{kind}")
+        assert me.kinds[kind] == snapshot.machine[kind] == NamespaceId(info.st_dev, info.st_ino)
+        found = snapshot.by_id[me.kinds[kind]]
+        assert (found.kind, str(found)) == (kind, link(kind))
+        assert os.getpid() in found.members
+    assert (me.ppid, me.name, me.pids) == (os.getppid(), Path("/proc/self/comm").read_text()[:-1], (os.getpid(),))
+    assert me.command == tuple(Path("/proc/self/cmdline").read_text().split("\0")[:-1])
+    assert me.exe == os.readlink("/proc/self/exe")
+    assert (me.state, me.uid, me.kernel) == ("R", os.geteuid(), False)
+
+
+@pytest.mark.requires("tool:lsns", "tool:bwrap")
+def test_all_that_lsns_sees_is_seen() -> None:
+    """With containers, bubblewrap and a steered process running; others on this machine may come and go meanwhile."""
+    bwrap = ["bwrap", "--unshare-all", "--dev-bind", "/", "/", "sh", "-c", "echo; read x"]
+    with (
+        nslab.Container("web", isolate="all") as web,
+        nslab.Container("log", join={"net": web}),
+        nslab.process() as steered,
+        subprocess.Popen(bwrap, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as wrapped,
+    ):
+        assert wrapped.stdout.readline()
+        steered.unshare("uts")
+        before, snapshot, after = lsns(), nslab.discover(), lsns()
+        steady = {number: row for number, row in before.items() if after.get(number) == row}
+        assert len(steady) > 15
+        found = {each.id.ino: each for each in snapshot.namespaces}
+        for number, (kind, count) in steady.items():
+            assert number in found, (number, kind)
+            assert found[number].kind == kind
+            assert len(found[number].members) == count or number in {each.ino for each in snapshot.machine.values()}
+        wrapped.communicate()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_owner_parent_members_and_whose_it_is(kind: str) -> None:
+    with nslab.Container("web", isolate=f"user {kind}") as web, web.namespaces[kind] as handle, handle.owner as owner:
+        found = nslab.discover().by_id[handle.id]
+        assert found.owner == owner.id
+        assert set(found.members) == set(handle.members())
+        assert (found.leader, found.belongs) == (web.pid, "container web")
+        assert {each.pid for each in found.holders} == {os.getpid()}, "by these handles"
+        with web.namespaces["user"] as user:
+            assert found.owner_uid == (user.owner_uid if kind != "user" else handle.owner_uid) == os.geteuid()
+            if kind == "user":
+                assert found.parent == owner.id
+
+
+def test_pids_in_every_ancestor() -> None:
+    with nslab.Container(isolate="pid") as web:
+        sleeper = web.popen("sleep 1000")
+        with web.namespaces["pid"] as handle, handle.parent as parent:
+            snapshot = nslab.discover()
+            assert snapshot.by_pid[web.pid].pids == (web.pid, 1)
+            assert snapshot.by_pid[sleeper.pid].pids == (sleeper.pid, sleeper.pid_inside)
+            assert snapshot.by_id[handle.id].parent == parent.id
+            assert snapshot.by_id[handle.id] in snapshot.below(parent.id)
+
+
+# -- what lsns misses
+
+
+@pytest.mark.parametrize("kind", ["uts", "net", "ipc", "mnt", "user", "time", "cgroup"])
+def test_case_e02_held_by_a_descriptor_alone(kind: str) -> None:
+    with nslab.Container(isolate=f"{kind}") as web:
+        handle = web.namespaces[kind]
+    with handle:
+        found = nslab.discover().by_id[handle.id]
+        assert (found.kind, found.members, found.leader) == (kind, (), 0)
+        numbers = {each.detail for each in found.holders if (each.sort, each.pid) == ("descriptor", os.getpid())}
+        assert numbers == {str(handle.fileno())}
+    assert handle.id not in nslab.discover().by_id
+
+
+def test_case_e01_held_by_a_bind_mount_alone_in_another_mount_namespace(tmp_path) -> None:
+    place = tmp_path / "a b\nc"
+    place.touch()
+    with nslab.process() as holder:
+        holder.unshare("mnt")
+        with nslab.Container(isolate="uts") as web:
+            with web.namespaces["uts"] as handle:
+                identity = handle.id
+            holder.mount(f"/proc/{web.pid}/ns/uts", str(place), None, "MS_BIND")
+        found = nslab.discover().by_id[identity]
+        assert found.members == ()
+        assert [(each.sort, each.detail) for each in found.holders] == [("mount", str(place))]
+        where = holder.run(["readlink", "/proc/self/ns/mnt"]).stdout.strip()
+        assert os.readlink(f"/proc/{found.holders[0].pid}/ns/mnt") == where
+        assert any("a b\\nc" in row[-1] for row in nslab.discover().rows())
+    assert identity not in nslab.discover().by_id
+
+
+@pytest.mark.requires("root")
+def test_held_by_a_thread_alone() -> None:
+    with script(THREAD) as process:
+        thread, text = process.stdout.readline().split()
+        found = seen(nslab.discover(), "uts", inode(text))
+        assert found.members == ()
+        assert [(each.sort, each.pid, each.detail) for each in found.holders] == [("thread", process.pid, thread)]
+
+
+def test_a_time_namespace_that_only_children_will_be_in() -> None:
+    with nslab.process() as steered:
+        steered.unshare("time")
+        text = steered.run(["readlink", "/proc/self/ns/time"]).stdout.strip()
+        found = seen(nslab.discover(), "time", inode(text))
+        assert ("children", steered.pid) in {(each.sort, each.pid) for each in found.holders}
+
+
+def test_an_owner_that_nobody_is_in_is_found_through_what_it_owns() -> None:
+    """The user namespace outlives its members, since the one that it owns is held."""
+    with nslab.Container("web", isolate="user uts") as web:
+        handle = web.namespaces["uts"]
+        with web.namespaces["user"] as user:
+            identity = user.id
+    with handle:
+        found = nslab.discover().by_id[identity]
+        assert (found.kind, found.members) == ("user", ())
+        assert [(each.sort, each.detail) for each in found.holders] == [("owner", str(handle))]
+
+
+# -- identity
+
+
+@pytest.mark.requires("linux:6.18")
+def test_an_identity_survives_the_reuse_of_an_inode() -> None:
+    """The kernel gives inodes out again soon: two namespaces with the same one are told apart."""
+    seen_before: dict[NamespaceId, str] = {}
+    for _ in range(300):
+        with nslab.process() as steered:
+            steered.unshare("uts")
+            with steered.namespaces["uts"] as handle:
+                number = nslab.syscalls.ns_get_id(handle.fileno())
+                if handle.id in seen_before:
+                    found = nslab.discover().by_id[handle.id]
+                    assert found.number == number
+                    assert found.identity == f"uts {number}" != seen_before[handle.id]
+                    return
+                seen_before[handle.id] = f"uts {number}"
+    pytest.skip("no inode was used twice")
+
+
+# -- whole
+
+
+def test_a_snapshot_of_the_machine_comes_back_from_json() -> None:
+    with nslab.Container("web", isolate="all"):
+        snapshot = nslab.discover()
+        assert Snapshot.from_json(snapshot.to_json()) == snapshot
+        assert json.loads(snapshot.to_json())["scope"] == "the machine"
+        for text in snapshot._repr_mimebundle_().values():
+            assert "container web" in text
+
+
+def test_looking_leaves_nothing_open_and_no_process() -> None:
+    nslab.discover()
+    before = sorted(os.listdir("/proc/self/fd"))
+    nslab.discover()
+    assert sorted(os.listdir("/proc/self/fd")) == before
