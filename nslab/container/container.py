@@ -36,6 +36,7 @@ from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
     from nslab.ipc import Objects
+    from nslab.namespaces.forwarding import Forward
 
 
 def run(
@@ -182,6 +183,7 @@ class Container:
         self._kept: list[Child] = []  # what entered, and may have left something behind
         shell = Plan(request.confinement()).script(SHELL) if request.hardened else f"exec {SHELL}"
         self._cgroup = next((op for op in ops if isinstance(op, InCgroup)), None)
+        self._forwards: list[Forward] = []
         self._held: Stopped | Frozen | None = None  # as long as it is paused
         self._script = _Script(Plan(ops), "cd /\n" if "mnt" in self._members else "", shell)
         self.trace.add_script(self._script)
@@ -325,6 +327,20 @@ class Container:
         self._kept[:] = [kept for kept in self._kept if kept.gone is None]
         self._kept.append(child)
         return child
+
+    def forward(self, port: int, *, local: int = 0, address: str | None = None) -> Forward:
+        """Bring a TCP service inside to 127.0.0.1 of the machine, at port ``local`` (0: one that is free).
+
+        A Forward, with ``url`` and close(); it ends with the container too. What is connected to inside is 127.0.0.1, else ::1,
+        or the ``address`` that is given. SpecError where the network is the machine's own.
+        """
+        from nslab.namespaces import forwarding
+
+        self._must_live()
+        with record(self.trace):
+            inside = forwarding.LOOPBACK if address is None else (forwarding.checked(address),)
+            made = forwarding.Forward(self, port, local=local, inside=inside, pidfd=self._child.pidfd)
+        return forwarding.keep(self._forwards, made)
 
     def joinable(self) -> joining.Target:
         """What others join of it."""
@@ -484,6 +500,8 @@ class Container:
         """End it, and return when nothing of it is left."""
         if live.get(self.name) is self:
             del live[self.name]
+        for forward in self._forwards:
+            forward.close()
         with record(self.trace):
             if self._finalizer:
                 self._finalizer()

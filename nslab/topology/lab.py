@@ -25,6 +25,7 @@ from nslab.topology.looking import Looking
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
+    from nslab.namespaces.forwarding import Forward
     from nslab.render import Picture
     from nslab.topology.topology import Node, Topology
 
@@ -65,6 +66,7 @@ class Lab(Looking):
         self.interfaces: dict[tuple[str, str], Interface] = {}
         self.addresses = _addresses(self.layout)
         self.commands: weakref.WeakSet[Running] = weakref.WeakSet()
+        self.forwards: list[Forward] = []
         self.running = False
         self._ipv6 = os.path.exists(IPV6)
         self._inside = _inside(self.addresses)
@@ -167,6 +169,8 @@ class Lab(Looking):
     def destroy(self) -> None:
         """End what runs in it, and let go of everything. Nothing is left when it returns."""
         self.running = False
+        for forward in self.forwards:
+            forward.close()
         for command in list(self.commands):
             command.end()
         held: list[Network | Namespace] = [*self.networks.values(), *self.hostnames.values()]

@@ -12,6 +12,7 @@ from nslab.network.capturing import Filter
 from nslab.trace import record
 
 if TYPE_CHECKING:
+    from nslab.namespaces.forwarding import Forward
     from nslab.topology.lab import Lab
     from nslab.topology.topology import Node
 
@@ -74,6 +75,16 @@ class Looking:
         if wanted == Filter() and lab.addresses[two]:
             wanted = Filter(("ICMPv6",) if ":" in lab.addresses[two][0] else ("ARP", "ICMP"))
         return following.follow(lab, lambda: following.ping(lab, one, two), wanted, max_packets)
+
+
+def forward(lab: Lab, name: str, port: int, local: int, address: str | None) -> Forward:
+    """Bring a service of a node to the machine's loopback; see Node.forward."""
+    from nslab.namespaces import forwarding
+
+    inside = (*forwarding.LOOPBACK, *lab.addresses.get(name, ())) if address is None else (forwarding.checked(address),)
+    with record(lab.trace):
+        made = forwarding.Forward(lab.node(name)["net"], port, local=local, inside=inside)
+    return forwarding.keep(lab.forwards, made)
 
 
 def _network(lab: Lab, name: str) -> Network:

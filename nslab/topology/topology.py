@@ -12,12 +12,13 @@ from nslab.model import Layout, limits
 from nslab.namespaces.entering import Enterable
 from nslab.namespaces.running import Running
 from nslab.ops import Op, spec
-from nslab.topology import files, resolving, shapes, values
+from nslab.topology import files, looking, resolving, shapes, values
 from nslab.topology.looking import Looking
 
 if TYPE_CHECKING:
     import networkx
 
+    from nslab.namespaces.forwarding import Forward
     from nslab.network import Network
     from nslab.render import Picture
     from nslab.topology.lab import Lab
@@ -72,6 +73,14 @@ class Node(Enterable):
         command_there = super().popen(command, env=env, cwd=cwd, user=user, stdin=stdin)
         self._lab.commands.add(command_there)
         return command_there
+
+    def forward(self, port: int, *, local: int = 0, address: str | None = None) -> Forward:
+        """Bring a TCP service in it to 127.0.0.1 of the machine, at port ``local`` (0: one that is free).
+
+        A Forward, with ``url`` and close(); it ends with the lab too. What is connected to inside is 127.0.0.1, else ::1, else
+        an address of the node, or the ``address`` that is given.
+        """
+        return looking.forward(self._lab, self.name, port, local, address)
 
     def __str__(self) -> str:
         return self.name
