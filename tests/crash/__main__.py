@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.crash.hosts import ROOT, User
-from tests.crash.oracle import become_subreaper, end_everything
+from tests.crash.oracle import Machine, become_subreaper, end_everything
 from tests.crash.rounds import WAYS, Outcome, Round
 from tests.elsewhere import AS_NOBODY, NOBODY, Elsewhere
 
@@ -31,14 +32,18 @@ def main() -> int:
     try:
         with user(args.user) as who:
             say(f"{args.rounds} rounds, --seed {args.seed}, {'as uid ' + str(args.user) if args.user else 'as you'}")
+            warm_up(who)
+            machine = Machine()
             for number in range(args.rounds):
                 way = ways[number % len(ways)]
                 outcome = Round(way, number, f"{args.seed}/{number}", who).play()
+                outcome.machine = machine.changes()
                 outcomes.append(outcome)
                 failed = sum(not outcome.ok for outcome in outcomes)
                 if not outcome.ok:
                     say(f"\n{number}: {way.name}, after {' '.join(outcome.doings)}")
-                    say("".join(f"  left: {line}\n" for line in outcome.left), *outcome.wrong)
+                    say("".join(f"  left: {line}\n" for line in outcome.left), *outcome.wrong, sep="\n")
+                    say("".join(f"  machine: {line}\n" for line in outcome.machine))
                 say(f"\r{number + 1}/{args.rounds} rounds, {failed} bad, {time.monotonic() - begin:.0f} s ", end="", flush=True)
     except KeyboardInterrupt:
         say("\ninterrupted")
@@ -50,9 +55,12 @@ def main() -> int:
     if args.json:
         print(json.dumps({"seed": args.seed, "ways": rows, "bad": [vars(outcome) for outcome in bad]}))
     else:
-        print(f"\n\n{'what died':22} {'rounds':>6} {'left over':>9} {'wrong':>6} {'slowest':>9} {'processes':>9}")
+        heads = ("rounds", "left over", "machine differs", "wrong", "slowest", "processes")
+        print(f"\n\n{'what died':22}", *(f"{head:>9}" for head in heads))
         for row in rows:
-            print("{way:22} {rounds:6} {left:9} {wrong:6} {slowest_ms:6} ms {processes:9}".format(**row))
+            print("{way:22} {rounds:9} {left:9} {machine:15} {wrong:9} {slowest_ms:6} ms {processes:9}".format(**row))
+        if midway := sum(outcome.midway for outcome in outcomes):
+            print(f"\n{midway} of these died in the middle of a deploy of thirty nodes.")
     return 1 if bad or args.interrupted or len(outcomes) < args.rounds else 0
 
 
@@ -84,6 +92,12 @@ def user(uid: int | None) -> Iterator[User]:
         yield User(python, env, elsewhere.copy, uid)
 
 
+def warm_up(who: User) -> None:
+    """Have the kernel load what it loads for a first lab: with a module come sysctls."""
+    code = "import nslab; nslab.Topology.star(2).deploy().destroy(); nslab.Topology.single(2).deploy().destroy()"
+    subprocess.run([*who.python, "-c", code], cwd=who.checkout, env={**who.env}, check=True)
+
+
 def table(outcomes: list[Outcome]) -> list[dict[str, object]]:
     """A row for each way to die, and one for all."""
     groups = [(way.name, [outcome for outcome in outcomes if outcome.way == way.name]) for way in WAYS]
@@ -92,6 +106,7 @@ def table(outcomes: list[Outcome]) -> list[dict[str, object]]:
             "way": title,
             "rounds": len(group),
             "left": sum(bool(outcome.left) for outcome in group),
+            "machine": sum(bool(outcome.machine) for outcome in group),
             "wrong": sum(bool(outcome.wrong) for outcome in group),
             "processes": round(sum(outcome.processes for outcome in group) / len(group)),  # when it died, on average
             "slowest_ms": round(1000 * max(outcome.slowest for outcome in group)),

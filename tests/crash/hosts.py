@@ -41,9 +41,9 @@ class User:
 class Host:
     """A running victim, with a folder of its own that close() removes. ``process`` says "ready", "works" and so on."""
 
-    def __init__(self, user: User, seed: str, threads: int, interrupted: bool = False):
+    def __init__(self, user: User, seed: str, threads: int, interrupted: bool = False, doing: str = "anything"):
         self.user = user
-        self.arguments = (seed, threads, int(interrupted))
+        self.arguments = (seed, threads, int(interrupted), doing)
         self.mark = uuid.uuid4().hex
         self._folder = tempfile.TemporaryDirectory(prefix="nslab-crash-", dir="/tmp", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests import fingerprint
+
 MARK = "NSLAB_CRASH_MARK"
 
 
@@ -147,6 +149,18 @@ class Oracle:
         for what, found in self.look(allowed).items():
             said += [f"{what} {item}" for item in sorted(found - self.before[what])]
         return said
+
+
+class Machine:
+    """What the machine itself looks like, from outside of everything that a round makes."""
+
+    def __init__(self) -> None:
+        self._before = fingerprint.fingerprint()
+
+    def changes(self) -> list[str]:
+        """What is different since this was asked last."""
+        before, self._before = self._before, fingerprint.fingerprint()
+        return fingerprint.changes(before, self._before)
 
 
 def namespaces() -> dict[str, int]:

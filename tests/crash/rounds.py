@@ -25,12 +25,14 @@ class Outcome:
     processes: int = 0  # how many there were when it died
     slowest: float = 0.0  # seconds to clean up
     left: list[str] = field(default_factory=list)
+    machine: list[str] = field(default_factory=list)  # how its own namespaces differ from before
+    midway: bool = False  # in the middle of deploying a lab
     wrong: list[str] = field(default_factory=list)
     doings: list[str] = field(default_factory=list)  # the last ones before the end
 
     @property
     def ok(self) -> bool:
-        return not self.left and not self.wrong
+        return not self.left and not self.machine and not self.wrong
 
 
 class Round:
@@ -39,7 +41,7 @@ class Round:
     def __init__(self, way: Way, number: int, seed: str, user: User):
         self.random = random.Random(seed)
         threads = 2 if way.ends and way.host is Plain and self.random.random() < 0.4 else 1
-        self.host = way.host(user, seed, threads, way.kill is interrupt)
+        self.host = way.host(user, seed, threads, way.kill is interrupt, way.doing)
         self.oracle = Oracle(self.host.mark, self.host.temporary)
         self.outcome = Outcome(way.name, number, seed)
         self.way = way
@@ -52,18 +54,26 @@ class Round:
             self.outcome.doings = self.host.doings()
         finally:
             end_everything(self.host.bury)
+            self.host.listen(0)
+            said = [entry["event"] for entry in self.host.heard]
+            self.outcome.midway = said.count("deploying") > said.count("deployed")
             self.oracle.recorded.close()
             self.host.close()
         return self.outcome
 
     def wait(self) -> bool:
         """Up to the random point: in a quarter of the rounds while it all starts, else in the middle of things."""
-        if self.random.random() < 0.25:
+        if self.way.doing == "anything" and self.random.random() < 0.25:
             self.host.listen(self.random.uniform(0, 0.35))
             return True
         if not self.host.wait_until_said("ready", timeout=30):
             return self.complain(f"the victim did not start: {(self.host.folder / 'terminal').read_text()[-2000:]}")
         end = time.monotonic() + self.random.uniform(0, 1.3)
+        if self.way.doing == "deploy":
+            begin, ready = self.host.wait_until_said("deploying", timeout=30), self.host.said("ready")
+            if not begin or not ready:
+                return self.complain("it deployed once, and not again")
+            end = begin["time"] + self.random.uniform(0, ready["took"])
         while (left := end - time.monotonic()) > 0:
             self.host.listen(left)
         if said := self.host.said("wrong"):
@@ -330,6 +340,7 @@ class Way:
     host: type[Host]
     kill: Callable[[Round], None]
     ends: bool = True  # whether the victim itself dies
+    doing: str = "anything"
 
 
 WAYS = (
@@ -347,4 +358,6 @@ WAYS = (
     Way("kernel: watchdog", Notebook, kill_watchdog, ends=False),
     Way("kernel: its group", Notebook, kill_group),
     Way("kernel: shutdown", Notebook, shut_down),
+    Way("script: in deploy", Plain, kill_notebook, doing="deploy"),
+    Way("kernel: in deploy", Notebook, kill_notebook, doing="deploy"),
 )

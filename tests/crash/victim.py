@@ -1,10 +1,11 @@
 """What a victim does until it is killed: make, enter, leave and forget, at random, with daemons in everything.
 
-    python -m tests.crash.victim FOLDER SEED THREADS INTERRUPTED
+    python -m tests.crash.victim FOLDER SEED THREADS INTERRUPTED DOING
 
 It talks through two FIFOs in FOLDER: "events", of lines of JSON. On SIGUSR1, which follows the death of a helper, it
 ends what it is at, checks that nslab works again, lets go of everything, and waits for its own death. With INTERRUPTED
-a Ctrl-C ends what it is at and no more, and at the first SIGUSR1 it drops everything.
+a Ctrl-C ends what it is at and no more, and at the first SIGUSR1 it drops everything. With DOING "deploy" it deploys a lab of
+thirty nodes and destroys it, again and again, and says how long that took the first time and when it begins and ends.
 """
 
 from __future__ import annotations
@@ -293,6 +294,19 @@ class Actions:
                 stepper.step()
 
 
+def thirty() -> nslab.Topology:
+    """Six routers in a ring, on each a switch with three hosts, and some links slow."""
+    lab = nslab.Topology("thirty")
+    routers = [lab.router(f"r{number}") for number in range(6)]
+    for number, router in enumerate(routers):
+        lab.link(router, routers[number - 1], rate="10mbit")
+        switch = lab.switch(f"s{number}")
+        lab.link(router, switch)
+        for host in range(3):
+            lab.link(lab.host(f"h{number}{host}"), switch)
+    return lab
+
+
 class Victim:
     def __init__(self, folder: str, seed: str, threads: int, interrupted: bool):
         self.events = os.open(Path(folder, "events"), os.O_WRONLY | os.O_CLOEXEC)
@@ -337,6 +351,18 @@ class Victim:
             self.say("wrong", text=traceback.format_exc()[-2000:])
         while True:
             signal.pause()
+
+    def deploy_for_ever(self) -> None:
+        lab = thirty()
+        lab.deploy().destroy()  # all is loaded now
+        begin = time.monotonic()
+        lab.deploy()
+        self.say("ready", took=time.monotonic() - begin)
+        while True:
+            lab.destroy()
+            self.say("deploying")
+            lab.deploy()
+            self.say("deployed")
 
     def on_interrupt(self, _: int, frame: FrameType | None) -> None:
         """KeyboardInterrupt in what an action does: this script's own code is not what is looked at."""
@@ -385,9 +411,12 @@ class Victim:
         kept.clear()
 
 
-def main(folder: str, seed: str, threads: int, interrupted: int) -> None:
-    Victim(folder, seed, threads, bool(interrupted)).live()
+def main(folder: str, seed: str, threads: int, interrupted: int, doing: str) -> None:
+    victim = Victim(folder, seed, threads, bool(interrupted))
+    if doing == "deploy":
+        victim.deploy_for_ever()
+    victim.live()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
