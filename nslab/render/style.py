@@ -8,6 +8,7 @@ whichever can be read (``ink_on``). So one SVG is right on both.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from html import escape
 
 import graphviz
@@ -44,13 +45,29 @@ def _styled(graph: graphviz.Graph, attributes: dict[str, str]) -> graphviz.Graph
     return graph
 
 
-def namespace_node(graph: graphviz.Graph, name: str, kind: str, inode: int, note: str = "", more: str = "") -> None:
-    """A namespace, as it looks in every picture: colour and shape of its kind, its number, and a note in small letters."""
+def namespace_node(graph: graphviz.Graph, name: str, kind: str, inode: int, *lines: str, more: str = "") -> None:
+    """A namespace, as it looks in every picture: colour and shape of its kind, its number, and notes in small letters."""
     row = KINDS[kind]
-    lines = [note] if note else []
     graph.node(name, label(kind, *lines, aside=str(inode), colour=ink_on(row.colour)), shape=row.shape, fillcolor=row.colour,
-               margin="0.1,0.04", height="0.35",
-               tooltip=tooltip(f"{kind}:[{inode}]", note, row.isolates, more))  # fmt: skip
+               margin="0.1,0.04", height="0.35", tooltip=tooltip(f"{kind}:[{inode}]", *lines, row.isolates, more))  # fmt: skip
+
+
+def folded_node(graph: graphviz.Graph, name: str, kind: str, note: str, which: str) -> None:
+    """Several namespaces of a kind in one: its shape, twice framed, "40 more"; the tooltip says which."""
+    row = KINDS[kind]
+    graph.node(name, label(kind, aside=note, colour=ink_on(row.colour)), shape=row.shape, fillcolor=row.colour, peripheries="2",
+               margin="0.1,0.04", height="0.35", tooltip=tooltip(which))  # fmt: skip
+
+
+def frame(head: str, *, aside: str = "", tip: str = "") -> dict[str, str]:
+    """The attributes of a frame around nodes (a cluster), with a title in its corner."""
+    return {
+        "label": label(head, aside=aside),
+        "labeljust": "l",
+        "style": "rounded",
+        "margin": "10",
+        "tooltip": tooltip(tip) or " ",
+    }
 
 
 def label(head: str, *lines: str, aside: str = "", colour: str = INK) -> str:
@@ -93,6 +110,12 @@ def shorten(text: str, longest: int = LONGEST) -> str:
         return text
     end = longest // 3
     return f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
+def listing(texts: Sequence[str], longest: int = 8) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(texts) - longest} more" if len(texts) > longest else ""
+    return ", ".join(texts[:longest]) + more
 
 
 def ink_on(colour: str) -> str:
