@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import graphviz
 
-from nslab.errors import SpecError
 from nslab.model import Membership, NamespaceId, NamespaceMap
 from nslab.render import style
+from nslab.render.folding import MOST, fold, names
 from nslab.render.picture import Picture, text_table
 
 ABOUT = "Each coloured shape is a namespace; a line leads to every process in it, dashed where that is the machine's."
 
 
-def draw(*things: Any, title: str = "") -> Picture:
-    """Which namespaces these containers, processes or namespace maps are in, beside the machine's own."""
-    if not things:
-        raise SpecError("things", "what is to be drawn? nslab.draw(container, process, ...)")
-    maps = []
-    for thing in things:
-        if isinstance(thing, NamespaceMap):
-            maps.append(thing)
-        elif hasattr(thing, "namespace_map"):
-            maps.append(thing.namespace_map())
-        else:
-            raise SpecError("things", f"{type(thing).__name__} cannot be drawn as a namespace map")
-    members = tuple(member for one in maps for member in one.members)
-    return namespace_map(NamespaceMap(maps[0].machine, members), title)
+def namespace_map(whole: NamespaceMap, title: str = "", most: int | None = MOST) -> Picture:
+    """The picture of a NamespaceMap: a row for each kind, a column for the machine and for each process with own ones.
 
-
-def namespace_map(data: NamespaceMap, title: str = "") -> Picture:
-    """The picture of a NamespaceMap: a row for each kind, a column for the machine and for each process with own ones."""
-    title = title or "Namespaces: " + ", ".join(["the machine", *(member.title for member in data.members)])
+    Where it would have more than ``most`` nodes, processes that have the same kinds for themselves are folded.
+    """
+    title = title or "Namespaces: " + style.listing(["the machine", *(member.title for member in whole.members)])
+    data, more = _folded(whole, most)
     graph = style.digraph(rankdir="LR", ranksep="1.3", nodesep="0.07", splines="true")
     graph.attr("edge", arrowhead="none")
     graph.node("machine", style.label("the machine", "this notebook and all else"), shape="box", style="rounded,filled",
@@ -46,9 +33,17 @@ def namespace_map(data: NamespaceMap, title: str = "") -> Picture:
     for number, member in enumerate(data.members):
         _member(graph, f"p{number}", member)
     with graph.subgraph(graph_attr={"rank": "same"}) as column:
-        for above, below in itertools.pairwise(_column(data)):
+        for above, below in itertools.pairwise(_column(data, more)):
             column.edge(above, below, style="invis", weight="10")
-    rows = _rows(data)
+    for number, group in enumerate(more):
+        label = style.label(f"{len(group)} more", f"each with its own {' '.join(group[0].own)}")
+        which = style.tooltip(names([each.title for each in group]))
+        graph.node(f"more{number}", label, shape="box", peripheries="2", style="rounded,filled", tooltip=which)
+        for kind in group[0].own:
+            inodes = list(dict.fromkeys(str(each.kinds[kind].ino) for each in group))
+            style.folded_node(graph, f"more{number}_{kind}", kind, f"{len(inodes)} more", names(inodes))
+            graph.edge(f"more{number}_{kind}", f"more{number}", penwidth="2.4")
+    rows = _rows(whole)
     return Picture(title, graph.source, text_table(rows), rows, ABOUT)
 
 
@@ -70,13 +65,27 @@ def _own(data: NamespaceMap) -> dict[tuple[str, NamespaceId], list[Membership]]:
     return found
 
 
-def _column(data: NamespaceMap) -> list[str]:
+def _folded(data: NamespaceMap, most: int | None) -> tuple[NamespaceMap, list[list[Membership]]]:
+    """Those that are drawn one by one, and groups of those that are not."""
+    nodes = sum(1 + len(member.own) for member in data.members) + len(data.machine)
+    if most is None or nodes <= most:
+        return data, []
+    share = max(2, len(data.members) * most // nodes)
+    groups = fold(data.members, lambda member: member.own, share)
+    return NamespaceMap(data.machine, tuple(group[0] for group in groups if len(group) == 1)), [g for g in groups if len(g) > 1]
+
+
+def _column(data: NamespaceMap, more: list[list[Membership]]) -> list[str]:
     """The namespaces from top to bottom: those of one kind together, so that the eye compares them."""
     own = _own(data)
     return [
         name
         for kind, identity in data.machine.items()
-        for name in [_name(kind, identity), *(_name(*key) for key in own if key[0] == kind)]
+        for name in [
+            _name(kind, identity),
+            *(_name(*key) for key in own if key[0] == kind),
+            *(f"more{number}_{kind}" for number, group in enumerate(more) if kind in group[0].own),
+        ]
     ]
 
 
