@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,7 +55,8 @@ class Request:
     """One message: its ``type`` and ``flags``, and the ``body`` after its header.
 
     ``said`` are the arguments in words, for the trace; ``shell`` is the command that does the same, without the namespace;
-    ``needs`` the part of the kernel without which it is answered by the errno ``absent``.
+    ``needs`` the part of the kernel without which it is answered by the errno ``absent``; with an errno of ``fine`` it is as
+    it was to be already.
     """
 
     type: int
@@ -65,6 +66,7 @@ class Request:
     flags: int = 0
     needs: str = ""
     absent: int = 0
+    fine: Container[int] = ()
 
     @property
     def name(self) -> str:

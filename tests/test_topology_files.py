@@ -109,7 +109,7 @@ def test_a_file_gives_its_name(tmp_path) -> None:
 AB = "nodes: {a: host, b: host}\nlinks:\n  - ends: [a, b]\n    "
 WRONG = {
     # what a checker of the schema finds too
-    "nodes: {a: hots}": r"1:12: nodes\.a: 'hots' is none of host, router, switch\. Did you mean host\?",
+    "nodes: {a: hots}": r"1:12: nodes\.a: 'hots' is none of host, router, nat, switch\. Did you mean host\?",
     "nodes: {a: 5}": r"1:12: nodes\.a: must be text: '5', in quotes",
     "nodes:\n  a: host\n  b: {}": r"3:6: nodes\.b: must be text",
     "nodes: [a]": r"1:8: nodes: must be keys and values",

@@ -264,6 +264,7 @@ class LinkLayout:
     """A link, with all that was left open worked out. ``subnets`` are those of its segment.
 
     ``rate`` is in bits a second, ``delay`` in microseconds, ``loss`` a percentage, each for either direction; 0: no limit.
+    ``up`` is False when it was taken down; ``outside`` names the nat that hides, by this link, what is behind it.
     """
 
     ends: tuple[Endpoint, Endpoint]
@@ -271,6 +272,8 @@ class LinkLayout:
     rate: int = 0
     delay: int = 0
     loss: float = 0.0
+    up: bool = True
+    outside: str = ""
 
     def limits(self) -> dict[str, str]:
         """What slows it down, as it is asked for."""
@@ -288,12 +291,16 @@ class StaticRoute:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A topology, worked out: ``nodes`` are roles by name (host, router, switch), ``routes`` those of each node."""
+    """A topology, worked out: ``nodes`` are roles by name (host, router, nat, switch), ``routes`` those of each node.
+
+    ``internet`` are the nats that lead out of the machine.
+    """
 
     name: str
     nodes: Mapping[str, str]
     links: tuple[LinkLayout, ...]
     routes: Mapping[str, tuple[StaticRoute, ...]]
+    internet: tuple[str, ...] = ()
 
     def endpoints(self, node: str) -> tuple[Endpoint, ...]:
         """The interfaces of a node, in the order in which its links were named."""
@@ -304,7 +311,9 @@ class Layout:
         rows: list[tuple[str, ...]] = [("node", "interface", "addresses", "node", "interface", "addresses", "subnet", "limits")]
         for link in self.links:
             one, two = ((end.node, end.interface, " ".join(end.addresses)) for end in link.ends)
-            rows.append((*one, *two, " ".join(link.subnets), ", ".join(f"{key} {text}" for key, text in link.limits().items())))
+            notes = [f"{key} {text}" for key, text in link.limits().items()]
+            notes += [f"outside of {link.outside}"] * bool(link.outside) + ["down"] * (not link.up)
+            rows.append((*one, *two, " ".join(link.subnets), ", ".join(notes)))
         return rows
 
     def __str__(self) -> str:

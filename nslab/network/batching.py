@@ -125,6 +125,6 @@ def deliver(network: Network, requests: Sequence[Request]) -> list[Answer]:
     for request, answer in zip(requests, answers, strict=True):
         if answer.errno and request.needs and answer.errno == request.absent:
             raise unavailable(request.needs, answer.message)
-        if answer.errno:
+        if answer.errno and answer.errno not in request.fine:
             raise request.error(answer)
     return answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import weakref
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nslab import network
 from nslab.container import mounts
 from nslab.errors import DeadNamespace, SpecError, Unavailable
-from nslab.model import Layout, LinkLayout
+from nslab.model import Endpoint, Layout, LinkLayout
 from nslab.namespaces import Namespace, privilege
 from nslab.namespaces.running import Running
 from nslab.network import Interface, Network, probing
@@ -20,7 +21,8 @@ from nslab.network.making import Ended, make_room
 from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
 from nslab.ops.nodes import NewHostnames, ShowTexts
 from nslab.spawner import Descriptor, ensure
-from nslab.topology import pinging
+from nslab.topology import changing, hiding, pinging
+from nslab.topology.changing import Changes
 from nslab.topology.looking import Looking
 from nslab.trace import Trace, emit_script, record
 
@@ -53,7 +55,8 @@ class Lab(Looking):
 
     ``layout`` is what was made, ``networks`` the Network of each host and router by name, ``fabric`` the one in which the
     switches are bridges (None when there are none), ``interfaces`` each interface by its node and name. ``trace`` has all that
-    was asked of the kernel. It is gone with destroy(), at the end of a ``with``, and with this process.
+    was asked of the kernel, ``last`` what its last change did. It is gone with destroy(), at the end of a ``with``, and with
+    this process.
     """
 
     def __init__(self, topology: Topology):
@@ -63,13 +66,15 @@ class Lab(Looking):
         self.networks: dict[str, Network] = {}
         self.hostnames: dict[str, Namespace] = {}
         self.fabric: Network | None = None
+        self.bridges: dict[str, Interface] = {}
         self.interfaces: dict[tuple[str, str], Interface] = {}
-        self.addresses = _addresses(self.layout)
-        self.commands: weakref.WeakSet[Running] = weakref.WeakSet()
+        self.commands: weakref.WeakKeyDictionary[Running, str] = weakref.WeakKeyDictionary()  # and the node that each is in
+        self.made = dict(zip(topology.links, self.layout.links, strict=True))
+        self.last = Changes()
         self.forwards: list[Forward] = []
         self.running = False
         self._ipv6 = os.path.exists(IPV6)
-        self._inside = _inside(self.addresses)
+        self.name_nodes()
         with contextlib.ExitStack() as undo, record(self.trace):
             undo.callback(self.destroy)
             self._make()
@@ -80,45 +85,61 @@ class Lab(Looking):
 
     def _make(self) -> None:
         layout = self.layout
-        by_role = {role: [name for name, its in layout.nodes.items() if its == role] for role in ("host", "router", "switch")}
-        self._check_ipv6()
-        make_room(DESCRIPTORS * len(layout.nodes))
-        if any(link.delay or link.loss for link in layout.links):
-            probing.require("netem")
-        both = PLAIN | (SILENT if self._ipv6 else {})
-        for role, sysctls in (("host", both), ("router", both | FORWARD4 | (FORWARD6 if self._ipv6 else {}))):
-            if names := by_role[role]:
-                self.networks |= zip(names, network.create_many(len(names), sysctls=sysctls), strict=True)
-        if by_role["switch"]:
-            self.fabric = network.create(sysctls=MUTE if self._ipv6 else {})
-        if self.networks:
-            self.hostnames |= zip(self.networks, _hostnames(tuple(self.networks)), strict=True)
+        self.check(layout, layout.nodes, layout.links)
+        self.add_nodes(layout.nodes)
         with network.batch():
-            bridges = {name: self.fabric.bridge(name) for name in by_role["switch"] if self.fabric}
-            for number, link in enumerate(layout.links):
-                self._link(number, link, bridges)
+            self.add_bridges(layout.nodes)
+            for link in layout.links:
+                self.add_link(link)
             for name, routes in layout.routes.items():
                 for route in routes:
                     self.networks[name].route(route.target, via=route.via, interface=self.interfaces[name, route.interface])
+        for name, outside in hiding.outsides(layout).items():
+            hiding.hide(self.networks[name], outside)
 
-    def _check_ipv6(self) -> None:
-        if not self._ipv6 and any(":" in subnet for link in self.layout.links for subnet in link.subnets):
+    def check(self, layout: Layout, nodes: Iterable[str], links: Iterable[LinkLayout]) -> None:
+        """Unavailable for what these nodes and links need and the machine does not have, before anything is made."""
+        if not self._ipv6 and any(":" in subnet for link in layout.links for subnet in link.subnets):
             raise Unavailable("this kernel has no IPv6", "nslab.Topology(..., ipv6=False), and no IPv6 subnets")
+        make_room(DESCRIPTORS * len(tuple(nodes)))
+        if any(link.delay or link.loss for link in links):
+            probing.require("netem")
+        hiding.check(layout)
 
-    def _link(self, number: int, link: LinkLayout, bridges: Mapping[str, Interface]) -> None:
+    def add_nodes(self, nodes: Mapping[str, str]) -> None:
+        """Make namespaces for these, roles by name: all that forward not, all that do, the fabric, then the host names."""
+        made: dict[str, Network] = {}
+        both = PLAIN | (SILENT if self._ipv6 else {})
+        forwarding = both | FORWARD4 | (FORWARD6 if self._ipv6 else {})
+        for roles, sysctls in ((("host",), both), (("router", "nat"), forwarding)):
+            if names := [name for name, role in nodes.items() if role in roles]:
+                made |= zip(names, network.create_many(len(names), sysctls=sysctls), strict=True)
+                self.networks |= made
+        if not self.fabric and "switch" in nodes.values():
+            self.fabric = network.create(sysctls=MUTE if self._ipv6 else {})
+        if made:
+            self.hostnames |= zip(made, _hostnames(tuple(made)), strict=True)
+
+    def add_bridges(self, nodes: Mapping[str, str]) -> None:
+        """Make those of them that are switches."""
+        for name, role in nodes.items():
+            if role == "switch" and self.fabric:
+                self.bridges[name] = self.fabric.bridge(name)
+
+    def add_link(self, link: LinkLayout) -> None:
         """A veth pair, with the end at a switch first: so all ports of the fabric are asked for together."""
-        one, two = sorted(link.ends, key=lambda end: end.node not in bridges)
-        where = [self.fabric if end.node in bridges else self.networks[end.node] for end in (one, two)]
+        one, two = sorted(link.ends, key=lambda end: end.node not in self.bridges)
+        where = [self.fabric if end.node in self.bridges else self.networks[end.node] for end in (one, two)]
         assert where[0]
         assert where[1]
         made = where[0].veth(
-            one.interface, where[1], two.interface, mac=_mac(number, 0), other_mac=_mac(number, 1),
-            master=bridges.get(one.node), other_master=bridges.get(two.node),
+            one.interface, where[1], two.interface, mac=_mac(one), other_mac=_mac(two), up=link.up,
+            master=self.bridges.get(one.node), other_master=self.bridges.get(two.node),
         )  # fmt: skip
         for end, interface in zip((one, two), made, strict=True):
             self.interfaces[end.node, end.interface] = interface
-            if end.addresses:
-                interface.address(*end.addresses)
+            if addresses := changing.held(link, end):
+                interface.address(*addresses)
             if link.limits():
                 interface.shape(rate=link.rate or None, delay=link.delay or None, loss=link.loss or None)
 
@@ -134,17 +155,23 @@ class Lab(Looking):
     def node(self, name: str) -> Mapping[str, Any]:
         """The namespaces of a host or router, by kind."""
         if name not in self.lab.networks:
-            what = (
-                "a switch, a bridge in which nothing runs"
-                if name in self.layout.nodes
-                else "not in this lab: it was named later"
-            )
+            what = "a switch, a bridge in which nothing runs" if name in self.layout.nodes else "not in this lab (any more)"
             raise SpecError(f"node {name!r}", f"is {what}")
         return {"net": self.networks[name].namespace, "uts": self.hostnames[name]}
 
     def inside(self) -> tuple[Op, ...]:
         """What each process in a node does first."""
         return self._inside
+
+    def catch_up(self) -> None:
+        """Become what the topology says now; a failure leaves it as it was."""
+        layout = changing.settle(self)
+        self.last = changing.change(self, layout)
+
+    def name_nodes(self) -> None:
+        """Say to whoever asks from now on which addresses the nodes have."""
+        self.addresses = _addresses(self.layout)
+        self._inside = _inside(self.addresses)
 
     def __getitem__(self, name: str) -> Node:
         return self.topology[name]
@@ -191,15 +218,16 @@ class Lab(Looking):
         return {"text/plain": f"{self!r}\n{shown['text/plain']}", "text/html": shown["text/html"]}
 
 
-def _mac(number: int, end: int) -> str:
-    """A locally administered one, the same each time: 02:00, the number of the link from 1 on, and of its end."""
-    return bytes((0x02, 0x00, *(number + 1).to_bytes(3, "big"), end)).hex(":")
+def _mac(end: Endpoint) -> str:
+    """A locally administered one, the same each time: 02, and a digest of the names of its node and interface."""
+    return f"02:{hashlib.blake2b(f'{end.node} {end.interface}'.encode(), digest_size=5).digest().hex(':')}"
 
 
 def _addresses(layout: Layout) -> dict[str, tuple[str, ...]]:
-    """What the name of each host and router stands for: the first address of each family, without its length."""
+    """What the name of each node stands for: the first address of each family, without its length, on a link that is up."""
     found: dict[str, tuple[str, ...]] = {name: () for name, role in layout.nodes.items() if role != "switch"}
-    for end in (end for link in layout.links for end in link.ends if end.node in found):
+    links = sorted(layout.links, key=lambda link: not link.up)
+    for end in (end for link in links for end in link.ends if end.node in found):
         for address in (text.split("/")[0] for text in end.addresses):
             if not any((":" in address) == (":" in other) for other in found[end.node]):
                 found[end.node] = tuple(sorted((*found[end.node], address), key=lambda text: ":" in text))

@@ -2,20 +2,21 @@
 
 Everything follows the order in which nodes and links were named, so that it comes out the same each time, and what is named
 later changes little before it: segments are numbered by their first link; in a segment hosts have the lowest addresses, and
-routers the highest (of the first 65,534).
+routers the highest (of the first 65,534). What a link of a running lab has already is chosen for it again, where that can be.
 """
 
 from __future__ import annotations
 
 import itertools
+from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from nslab.errors import SpecError
-from nslab.model import Endpoint, Layout, LinkLayout
+from nslab.model import Endpoint, Layout, LinkLayout, StaticRoute
 from nslab.network.names import MAX_NAME
 from nslab.topology import routing, values
 from nslab.topology.values import Address, Subnet
@@ -27,8 +28,11 @@ POOL: dict[int, Subnet] = {4: IPv4Network("10.0.0.0/8"), 6: IPv6Network("fd00::/
 SMALLEST = {4: 24, 6: 64}  # the prefix of an automatic subnet, unless more addresses are needed
 HIGHEST = 65534  # the number, counted from 1, of the highest address that is given automatically
 MAX_PORTS = 1023  # of one Linux bridge: BR_MAX_PORTS
+WORLD = IPv4Network("0.0.0.0/0")  # where a nat with a way out of the machine leads
+UPLINK = IPv4Network("100.64.0.0/24")  # between such a nat and the program that passes on what it sends. RFC 6598
 
 End = tuple[int, str]  # the number of a link and the name of the node at this end of it
+Kept = Mapping[int, LinkLayout]  # what links, by number, have in a running lab
 
 
 @dataclass
@@ -41,25 +45,44 @@ class Segment:
     addresses: dict[End, list[Address]] = field(default_factory=dict)
 
 
-def resolve(topology: Topology) -> Layout:
-    """The Layout of a topology; SpecError that names the node or the link which cannot be."""
-    names = _interfaces(topology)
+def resolve(topology: Topology, kept: Kept | None = None) -> Layout:
+    """The Layout of a topology; SpecError that names the node or the link which cannot be. ``kept`` is chosen again."""
+    kept = kept or {}
+    names = _interfaces(topology, kept)
     segments = _segments(topology)
     for segment in segments:
         _asked(topology, segment)
     _overlaps(topology, segments)
+    _keep_subnets(topology, segments, kept)
     _choose_subnets(topology, segments)
     for segment in segments:
-        _number(topology, segment)
+        _number(topology, segment, kept)
     home = {number: segment for segment in segments for number in segment.links}
     links = []
     for number, link in enumerate(topology.links):
         segment = home[number]
         one, two = (_endpoint(node, number, names, segment) for node in link.ends)
         subnets = tuple(str(segment.subnets[version]) for version in sorted(segment.subnets))
-        links.append(LinkLayout((one, two), subnets, link.rate, link.delay, link.loss))
+        outside = link.outside.name if link.outside else ""
+        links.append(LinkLayout((one, two), subnets, link.rate, link.delay, link.loss, link.is_up, outside))
     roles = {node.name: node.role for node in topology}
-    return Layout(topology.name, roles, tuple(links), routing.routes(roles, segments, names))
+    internet = tuple(node.name for node in topology if node.internet)
+    return Layout(topology.name, roles, tuple(links), _routes(topology, roles, segments, names, internet), internet)
+
+
+def _routes(
+    topology: Topology, roles: Mapping[str, str], segments: list[Segment], names: dict[End, str], internet: Iterable[str]
+) -> dict[str, tuple[StaticRoute, ...]]:
+    """Routes by the links that are up. A nat takes nothing from outside that is for behind it, where it is not known."""
+    down = {number for number, link in enumerate(topology.links) if not link.is_up}
+    if down:
+        segments = [replace(each, ends=[end for end in each.ends if end[0] not in down]) for each in segments]
+    outside = {(number, link.outside.name) for number, link in enumerate(topology.links) if link.outside}
+    if internet:
+        ends = [(len(topology.links), name) for name in internet]
+        segments = [*segments, Segment(ends=ends, subnets={4: WORLD}, addresses={end: [] for end in ends})]
+        outside |= set(ends)
+    return routing.routes(roles, segments, names, outside)
 
 
 def _endpoint(node: Node, number: int, names: dict[End, str], segment: Segment) -> Endpoint:
@@ -70,7 +93,7 @@ def _endpoint(node: Node, number: int, names: dict[End, str], segment: Segment) 
 # -- names of interfaces ------------------------------------------------------------------------------------------------
 
 
-def _interfaces(topology: Topology) -> dict[End, str]:
+def _interfaces(topology: Topology, kept: Kept) -> dict[End, str]:
     """A name for every end. Ports of switches share one namespace with the bridges themselves."""
     found: dict[End, str] = {}
     taken: dict[str, dict[str, str]] = {node.name: {} for node in topology if node.role != "switch"}
@@ -83,6 +106,12 @@ def _interfaces(topology: Topology) -> dict[End, str]:
                     raise SpecError(str(link), f"names: {name!r} on node {node.name!r} is {place[name]} already")
                 place[name] = f"an end of {link}"
                 found[number, node.name] = name
+    for number, layout in kept.items():
+        for end in layout.ends:
+            place = taken.get(end.node, fabric)
+            if (number, end.node) not in found and end.interface not in place:
+                place[end.interface] = f"an end of {topology.links[number]}"
+                found[number, end.node] = end.interface
     ports = Counter[str]()
     free = {node.name: itertools.count(0 if node.role != "switch" else 1) for node in topology}
     for number, link in enumerate(topology.links):
@@ -169,6 +198,11 @@ def _inside(where: str, segment: Segment, text: str) -> Address:
 
 def _overlaps(topology: Topology, segments: Iterable[Segment]) -> None:
     given = [(subnet, segment) for segment in segments for subnet in segment.subnets.values()]
+    if any(node.internet for node in topology):
+        for subnet, segment in given:
+            if subnet.overlaps(UPLINK):
+                where = f"{topology.links[segment.links[0]]}"
+                raise SpecError(where, f"its subnet {subnet} overlaps {UPLINK}, by which a nat leads out of the machine")
     given.sort(key=lambda pair: (pair[0].version, int(pair[0].network_address), pair[0].prefixlen))
     for (one, first), (two, second) in itertools.pairwise(given):
         if one.version == two.version and int(two.network_address) <= int(one.broadcast_address):
@@ -176,9 +210,33 @@ def _overlaps(topology: Topology, segments: Iterable[Segment]) -> None:
             raise SpecError(where, f"their subnets {one} and {two} overlap")
 
 
+def _keep_subnets(topology: Topology, segments: list[Segment], kept: Kept) -> None:
+    """For segments that were given no subnet those that their links have, where these are large enough and free."""
+    given = sorted(_span(subnet) for segment in segments for subnet in segment.subnets.values())
+    for segment in segments if kept else ():
+        if segment.subnets:
+            continue
+        for text in (text for number in segment.links if number in kept for text in kept[number].subnets):
+            subnet = ip_network(text)
+            version, first, last = span = _span(subnet)
+            at = bisect(given, span)
+            after = at < len(given) and given[at][0] == version and given[at][1] <= last
+            before = at > 0 and given[at - 1][0] == version and first <= given[at - 1][2]
+            roomy = subnet.num_addresses > len(segment.ends) + 1 or subnet.prefixlen > SMALLEST[version]
+            wanted = version == 4 or topology.ipv6
+            if wanted and version not in segment.subnets and roomy and not before and not after:
+                segment.subnets[version] = subnet
+                given.insert(at, span)
+
+
+def _span(subnet: Subnet) -> tuple[int, int, int]:
+    return subnet.version, int(subnet.network_address), int(subnet.broadcast_address)
+
+
 def _choose_subnets(topology: Topology, segments: list[Segment]) -> None:
     """Subnets for the segments that were given none, in their order, where nothing that was given lies."""
-    open_ones = [segment for segment in segments if not segment.subnets]
+    asked = {number for number, link in enumerate(topology.links) if link.subnets or link.addresses}
+    open_ones = [segment for segment in segments if asked.isdisjoint(segment.links)]
     for version in (4, 6) if topology.ipv6 else (4,):
         taken = sorted(
             (int(subnet.network_address), int(subnet.broadcast_address))
@@ -186,7 +244,8 @@ def _choose_subnets(topology: Topology, segments: list[Segment]) -> None:
             for subnet in segment.subnets.values()
             if subnet.version == version
         )
-        for segment, subnet in zip(open_ones, _free(version, taken, open_ones), strict=True):
+        lacking = [segment for segment in open_ones if version not in segment.subnets]
+        for segment, subnet in zip(lacking, _free(version, taken, lacking), strict=True):
             segment.subnets[version] = subnet
 
 
@@ -219,7 +278,7 @@ def _last(subnet: Subnet) -> int:
 # -- addresses ----------------------------------------------------------------------------------------------------------
 
 
-def _number(topology: Topology, segment: Segment) -> None:
+def _number(topology: Topology, segment: Segment, kept: Kept) -> None:
     """An address of each family for every end that was given none of it."""
     for version, subnet in sorted(segment.subnets.items()):
         taken = {int(each.ip) for given in segment.addresses.values() for each in given if each.version == version}
@@ -227,11 +286,17 @@ def _number(topology: Topology, segment: Segment) -> None:
         last = min(_last(subnet), first + HIGHEST - 1)
         upwards = (value for value in range(first, last + 1) if value not in taken)
         downwards = (value for value in range(last, first - 1, -1) if value not in taken)
+        for end in segment.ends if kept else ():
+            own = segment.addresses.setdefault(end, [])
+            address = _held(kept, end, version)
+            if address and address.network == subnet and int(address.ip) not in taken and not _has(own, version):
+                taken.add(int(address.ip))
+                own.append(address)
         for end in segment.ends:
             own = segment.addresses.setdefault(end, [])
-            if any(each.version == version for each in own):
+            if _has(own, version):
                 continue
-            value = next(downwards if topology[end[1]].role == "router" else upwards, None)
+            value = next(downwards if topology[end[1]].role in ("router", "nat") else upwards, None)
             if value is None or value in taken:
                 count = _last(subnet) - first + 1
                 where = f"{topology.links[end[0]]}, node {end[1]!r}"
@@ -240,6 +305,16 @@ def _number(topology: Topology, segment: Segment) -> None:
             own.append(_interface(version, value, subnet.prefixlen))
     for own in segment.addresses.values():
         own.sort(key=lambda each: each.version)  # stable: the first of a family stays the first
+
+
+def _has(own: Iterable[Address], version: int) -> bool:
+    return any(each.version == version for each in own)
+
+
+def _held(kept: Kept, end: End, version: int) -> Address | None:
+    """The first address of this family that an end has in the running lab."""
+    texts = [text for each in (kept[end[0]].ends if end[0] in kept else ()) if each.node == end[1] for text in each.addresses]
+    return next((address for address in map(ip_interface, texts) if address.version == version), None)
 
 
 def _interface(version: int, value: int, length: int) -> Address:

@@ -1,13 +1,14 @@
 """Static routes by the shortest paths through the whole topology, as far as routers lead. Hosts do not forward.
 
-A path is as long as the number of routers on it. Of paths of equal length the one whose first interface, then whose first
-router was named first counts, so that the routes come out the same each time.
+A nat is a router that passes nothing on which comes from outside. A path is as long as the number of routers on it. Of paths
+of equal length the one whose first interface, then whose first router was named first counts, so that the routes come out the
+same each time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nslab.model import StaticRoute
@@ -19,25 +20,29 @@ ALL = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def routes(
-    roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str]
+    roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str], outside: Collection[End] = ()
 ) -> dict[str, tuple[StaticRoute, ...]]:
-    """The routes of every host and router, IPv4 first. A host has a default route, and others only where that leads astray."""
+    """The routes of every host and router, IPv4 first. A host has a default route, and others only where that leads astray.
+
+    ``outside`` are the ends of nats at which they pass nothing on.
+    """
     made: dict[str, list[StaticRoute]] = {name: [] for name, role in roles.items() if role != "switch"}
     for version in (4, 6):
         there = [segment for segment in segments if version in segment.subnets]
-        for name, found in _family(version, roles, there, names).items():
+        for name, found in _family(version, roles, there, names, outside).items():
             made[name] += found
     return {name: tuple(found) for name, found in made.items()}
 
 
 def _family(
-    version: int, roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str]
+    version: int, roles: Mapping[str, str], segments: Sequence[Segment], names: Mapping[End, str], outside: Collection[End]
 ) -> dict[str, list[StaticRoute]]:
-    routers = [[end for end in segment.ends if roles[end[1]] == "router"] for segment in segments]
-    if not any(routers):
+    leading = [[end for end in segment.ends if roles[end[1]] in ("router", "nat")] for segment in segments]
+    if not any(leading):
         return {}
+    routers = [[end for end in ends if end not in outside] for ends in leading]
     ways = _ways(version, segments, routers, names)
-    away = _distances(routers)
+    away = _distances(leading, routers)
     targets = [str(segment.subnets[version]) for segment in segments]
     made = {}
     for name, (own, steps) in ways.items():
@@ -72,20 +77,23 @@ def _ways(
     return found
 
 
-def _distances(routers: Sequence[Sequence[End]]) -> list[dict[str, int]]:
-    """For each segment the routers from which it can be reached, and how many segments lie before it."""
-    leads: dict[str, list[int]] = {}
+def _distances(leading: Sequence[Sequence[End]], routers: Sequence[Sequence[End]]) -> list[dict[str, int]]:
+    """For each segment the routers from which it can be reached, and how many segments lie before it.
+
+    ``leading`` are those that lead to a segment, ``routers`` those that pass on what comes from there.
+    """
+    takes: dict[str, list[int]] = {}
     for number, ends in enumerate(routers):
         for _, name in ends:
-            leads.setdefault(name, []).append(number)
+            takes.setdefault(name, []).append(number)
     found = []
-    for segment in range(len(routers)):
+    for segment in range(len(leading)):
         lengths: dict[str, int] = {}
         seen, edge, length = {segment}, {segment}, 0
         while edge:
-            new = {name for number in edge for _, name in routers[number] if name not in lengths}
+            new = {name for number in edge for _, name in leading[number] if name not in lengths}
             lengths.update(dict.fromkeys(new, length))
-            edge = {number for name in new for number in leads[name] if number not in seen}
+            edge = {number for name in new for number in takes.get(name, ()) if number not in seen}
             seen |= edge
             length += 1
         found.append(lengths)
@@ -96,6 +104,7 @@ def _with_default(version: int, found: list[StaticRoute]) -> list[StaticRoute]:
     """The most frequent way as the default, and the others as they are."""
     if not found:
         return []
-    (via, interface), _ = Counter((route.via, route.interface) for route in found).most_common(1)[0]
+    out = [(route.via, route.interface) for route in found if route.target == ALL[version]]  # of the machine
+    via, interface = out[0] if out else Counter((route.via, route.interface) for route in found).most_common(1)[0][0]
     default = StaticRoute(ALL[version], via, interface)
     return [default, *(route for route in found if (route.via, route.interface) != (via, interface))]

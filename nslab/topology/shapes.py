@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Made = TypeVar("Made", bound=Topology)
 
 MOST = 100_000  # nodes; far above what one machine holds
-OPTIONS = {"subnet", "addresses", "names", "rate", "delay", "loss"}
+OPTIONS = {"subnet", "addresses", "names", "rate", "delay", "loss", "up"}
 
 
 def single(lab: Made, hosts: int) -> Made:
@@ -77,7 +77,7 @@ def star(lab: Made, hosts: int) -> Made:
 
 
 def from_graph(lab: Made, graph: networkx.Graph[Any]) -> Made:
-    make = {"host": lab.host, "router": lab.router, "switch": lab.switch}
+    make = {"host": lab.host, "router": lab.router, "nat": lab.nat, "switch": lab.switch}
     nodes: dict[Any, Node] = {}
     graph = graph.to_undirected()
     for key, attributes in graph.nodes(data=True):

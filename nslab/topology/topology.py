@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from nslab.errors import DeadNamespace, NslabError, SpecError
-from nslab.model import Layout, limits
+from nslab.model import Layout, LinkLayout, limits
 from nslab.namespaces.entering import Enterable
 from nslab.namespaces.running import Running
 from nslab.ops import Op, spec
-from nslab.topology import files, looking, resolving, shapes, values
+from nslab.topology import editing, files, looking, resolving, shapes, values
 from nslab.topology.looking import Looking
 
 if TYPE_CHECKING:
@@ -21,23 +22,25 @@ if TYPE_CHECKING:
     from nslab.namespaces.forwarding import Forward
     from nslab.network import Network
     from nslab.render import Picture
+    from nslab.topology.changing import Changes
     from nslab.topology.lab import Lab
     from nslab.topology.pinging import Matrix
 
-ROLES = ("host", "router", "switch")
+ROLES = ("host", "router", "nat", "switch")
 
 
 class Node(Enterable):
-    """A node of a topology: a host, a router (it forwards) or a switch (a bridge, without addresses).
+    """A node of a topology: a host, a router (it forwards), a nat (that hides what is behind) or a switch (a bridge).
 
     While the topology is deployed, ``run``, ``popen`` and ``call`` work in it: in its network, under its host name, with the
     names of all nodes in /etc/hosts and a /sys that shows its interfaces; all else is the machine's.
     """
 
-    def __init__(self, topology: Topology, name: str, role: str):
+    def __init__(self, topology: Topology, name: str, role: str, *, internet: bool = False):
         self.topology = topology
         self.name = name
         self.role = role
+        self.internet = internet  # a nat that leads out of the machine
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -71,7 +74,7 @@ class Node(Enterable):
     ) -> Running:  # fmt: skip
         """Start a command in it and return at once: a handle with pid, wait(), kill(), stdout. It ends with the lab."""
         command_there = super().popen(command, env=env, cwd=cwd, user=user, stdin=stdin)
-        self._lab.commands.add(command_there)
+        self._lab.commands[command_there] = self.name
         return command_there
 
     def forward(self, port: int, *, local: int = 0, address: str | None = None) -> Forward:
@@ -82,6 +85,22 @@ class Node(Enterable):
         """
         return looking.forward(self._lab, self.name, port, local, address)
 
+    def remove(self) -> None:
+        """Take it out, with its links; in a running lab what runs in it ends."""
+        self.topology.remove(self)
+
+    def options(self) -> dict[str, Any]:
+        """The keywords of ``Topology.host`` and so on that ask for the same."""
+        return {"internet": True} if self.internet else {}
+
+    def is_like(self, other: Node) -> bool:
+        """Whether it asks for the same."""
+        return (self.name, self.role, self.options()) == (other.name, other.role, other.options())
+
+    def copy(self, topology: Topology) -> Node:
+        """One that asks for the same, of another topology."""
+        return Node(topology, self.name, self.role, **self.options())
+
     def __str__(self) -> str:
         return self.name
 
@@ -90,11 +109,14 @@ class Node(Enterable):
 
 
 class Link:
-    """A link between two nodes, as it was asked for; ``Topology.resolve`` works out the rest."""
+    """A link between two nodes, as it was asked for; ``Topology.resolve`` works out the rest.
+
+    What is changed here is changed at once in a lab that is running, and the routes follow; when that fails it stays as it was.
+    """
 
     def __init__(
         self, ends: tuple[Node, Node], subnets: tuple[values.Subnet, ...], addresses: Mapping[str, tuple[str, ...]],
-        names: Mapping[str, str], rate: int, delay: int, loss: float,
+        names: Mapping[str, str], rate: int, delay: int, loss: float, *, outside: Node | None = None, is_up: bool = True,
     ):  # fmt: skip
         self.ends = ends
         self.subnets = subnets
@@ -103,16 +125,61 @@ class Link:
         self.rate = rate
         self.delay = delay
         self.loss = loss
+        self.outside = outside  # the nat that hides what is behind it
+        self.is_up = is_up
+        self.kept: LinkLayout | None = None  # what it has in a running lab, where it would be given something else by now
+
+    def down(self) -> None:
+        """Turn both ends off. Routes lead around it, where there is a way."""
+        with self._edited():
+            self.is_up = False
+
+    def up(self) -> None:
+        """Turn both ends on again."""
+        with self._edited():
+            self.is_up = True
+
+    def shape(self, *, rate: str | None = None, delay: str | None = None, loss: str | None = None) -> None:
+        """Slow it down, in place of what did so before: the words of ``Topology.link``."""
+        limits = values.limits(str(self), rate, delay, loss)
+        if limits == (0, 0, 0.0):
+            raise SpecError(str(self), "needs a rate, a delay or a loss; unshape() takes away what there is")
+        with self._edited():
+            self.rate, self.delay, self.loss = limits
+
+    def unshape(self) -> None:
+        """Take away what slows it down."""
+        with self._edited():
+            self.rate, self.delay, self.loss = 0, 0, 0.0
+
+    def address(self, node: Node | str, *addresses: str) -> None:
+        """Give the interface of ``node`` more addresses, in the subnets of the segment."""
+        editing.add_addresses(self, node, addresses)
+
+    def remove_address(self, node: Node | str, *addresses: str) -> None:
+        """Take addresses from the interface of ``node``; of each family one stays."""
+        editing.remove_addresses(self, node, addresses)
+
+    def remove(self) -> None:
+        """Take it out."""
+        self.ends[0].topology.remove(self)
+
+    def _edited(self) -> contextlib.AbstractContextManager[None]:
+        return self.ends[0].topology.edited()
 
     def options(self) -> dict[str, Any]:
-        """The keywords of ``Topology.link`` that ask for the same."""
-        subnets = tuple(map(str, self.subnets))
-        addresses = {node: texts[0] if len(texts) == 1 else texts for node, texts in self.addresses.items()}
+        """The keywords of ``Topology.link`` that ask for the same, and for what it has in a running lab."""
+        subnets, given, names = tuple(map(str, self.subnets)), self.addresses, self.names
+        if self.kept:
+            subnets = self.kept.subnets
+            given = {end.node: end.addresses for end in self.kept.ends if end.addresses}
+            names = {end.node: end.interface for end in self.kept.ends}
+        addresses = {node: texts[0] if len(texts) == 1 else texts for node, texts in given.items()}
         asked = {
-            "subnet": subnets[0] if len(subnets) == 1 else subnets, "addresses": addresses, "names": dict(self.names),
-            **limits(self.rate, self.delay, self.loss),
+            "subnet": subnets[0] if len(subnets) == 1 else subnets, "addresses": addresses, "names": dict(names),
+            **limits(self.rate, self.delay, self.loss), "outside": self.outside and self.outside.name,
         }  # fmt: skip
-        return {key: value for key, value in asked.items() if value}
+        return {key: value for key, value in asked.items() if value} | ({} if self.is_up else {"up": False})
 
     def __str__(self) -> str:
         return f"link {self.ends[0]}--{self.ends[1]}"
@@ -126,6 +193,8 @@ class Topology(Looking):
 
     Nothing is made, and nothing is checked against the rest, before ``resolve()``: what cannot be is a SpecError that names
     the node or the link. ``ipv6=False`` leaves the links that have no subnet given without IPv6 addresses.
+
+    While it is deployed, what is named, changed or removed here is so in the lab too, at once; what fails changes nothing.
     """
 
     def __init__(self, name: str = "", *, ipv6: bool = True):
@@ -195,23 +264,32 @@ class Topology(Looking):
         """A node that forwards, IPv4 and IPv6, by the shortest paths of the whole topology."""
         return self._node(name, "router")
 
+    def nat(self, name: str) -> Node:
+        """A router that hides what is behind: what leaves by a link to the ``outside`` has its address there for its source.
+
+        Outside no route leads in, but it is no filter. It needs nft(8).
+        """
+        return self._node(name, "nat")
+
     def switch(self, name: str) -> Node:
         """A learning bridge without addresses, of at most 1,023 ports. There is no spanning tree, so no loop of switches."""
         return self._node(name, "switch")
 
-    def _node(self, name: str, role: str) -> Node:
+    def _node(self, name: str, role: str, **options: Any) -> Node:
         values.node(name)
         for other in self.nodes:
             if other.casefold() == name.casefold():
                 what = "is there already" if other == name else f"is {other!r} to a resolver, which does not tell case apart"
                 raise SpecError(f"node {name!r}", what)
-        self.nodes[name] = node = Node(self, name, role)
+        with self.edited():
+            self.nodes[name] = node = Node(self, name, role, **options)
         return node
 
     def link(
         self, a: Node | str, b: Node | str, *, subnet: str | Iterable[str] | None = None,
         addresses: Mapping[Node | str, str | Iterable[str]] | None = None, names: Mapping[Node | str, str] | None = None,
-        rate: str | None = None, delay: str | None = None, loss: str | None = None,
+        rate: str | None = None, delay: str | None = None, loss: str | None = None, outside: Node | str | None = None,
+        up: bool = True,
     ) -> Link:  # fmt: skip
         """Link two nodes of this topology.
 
@@ -220,7 +298,8 @@ class Topology(Looking):
         stands for, the others are aliases; without, each end gets one in each subnet. ``names`` are the names of the
         interfaces, {"a": "uplink"}; without, they are eth0, eth1, ... and on a switch its name and a number, "s1-1".
 
-        ``rate`` ("10mbit"), ``delay`` ("5ms") and ``loss`` ("1%") hold for what leaves either end.
+        ``rate`` ("10mbit"), ``delay`` ("5ms") and ``loss`` ("1%") hold for what leaves either end. ``outside`` is the end, a
+        nat, that hides by this link what is behind it. With ``up=False`` it is there, but turned off.
         """
         ends = (self._member(a), self._member(b))
         where = f"link {ends[0]}--{ends[1]}"
@@ -243,12 +322,54 @@ class Topology(Looking):
             self._end(where, "names", key, ends): values.interface(f"{where}, names", name)
             for key, name in (names or {}).items()
         }
-        link = Link(
-            ends, subnets, chosen, named, values.rate(where, rate) if rate is not None else 0,
-            values.delay(where, delay) if delay is not None else 0, values.loss(where, loss) if loss is not None else 0.0,
-        )  # fmt: skip
-        self.links.append(link)
+        nat = None if outside is None else self[self._end(where, "outside", outside, ends)]
+        if nat and nat.role != "nat":
+            raise SpecError(where, f"outside: {nat} is a {nat.role}, and only a nat hides what is behind it")
+        link = Link(ends, subnets, chosen, named, *values.limits(where, rate, delay, loss), outside=nat, is_up=bool(up))
+        with self.edited():
+            self.links.append(link)
         return link
+
+    def remove(self, *what: Node | Link | str) -> None:
+        """Take out nodes, each with its links, and links; in a running lab what runs in these nodes ends."""
+        nodes = {self._member(each) for each in what if not isinstance(each, Link)}
+        links = [self.links[self.number(each)] for each in what if isinstance(each, Link)]
+        with self.edited():
+            self.nodes = {name: node for name, node in self.nodes.items() if node not in nodes}
+            self.links = [link for link in self.links if link not in links and nodes.isdisjoint(link.ends)]
+
+    def number(self, link: Link) -> int:
+        """The place of a link among those of this topology, from 0 on."""
+        if link not in self.links:
+            raise SpecError(str(link), "is not (any more) in this topology")
+        return self.links.index(link)
+
+    @contextlib.contextmanager
+    def edited(self) -> Iterator[None]:
+        """What is done to this description inside is done to the running lab at the end; when that fails, to neither."""
+        if not self.running:
+            yield
+            return
+        saved = editing.saved(self)
+        try:
+            yield
+            self.lab.catch_up()
+        except BaseException:
+            editing.restore(self, saved)
+            raise
+
+    def apply(self, wanted: Topology) -> Changes:
+        """Make the running lab what another topology describes, by the fewest changes; returns what was done.
+
+        What stays, a node of the same name and role, or a link between the same two, keeps what was chosen for it, and its
+        Node goes on to stand for it. A failure undoes all of it. Nodes that go end what runs in them.
+        """
+        lab = self.lab
+        if not isinstance(wanted, Topology):
+            raise SpecError("wanted", f"must be a Topology, not {type(wanted).__name__}")
+        with self.edited():
+            editing.adopt(self, wanted)
+        return lab.last
 
     def _member(self, node: Node | str) -> Node:
         name = node.name if isinstance(node, Node) else node
@@ -282,7 +403,7 @@ class Topology(Looking):
 
     def resolve(self) -> Layout:
         """All that was left open worked out, always in the same way; SpecError naming the node or link that cannot be."""
-        return resolving.resolve(self)
+        return resolving.resolve(self, {number: link.kept for number, link in enumerate(self.links) if link.kept})
 
     def deploy(self) -> Lab:
         """Make all of it: a Lab, which is gone with destroy(), at the end of a ``with``, and with this process.
@@ -337,7 +458,9 @@ class Topology(Looking):
         arguments = [repr(self.name)] if self.name else []
         arguments += [] if self.ipv6 else ["ipv6=False"]
         lines = ["import nslab", "", f"lab = nslab.Topology({', '.join(arguments)})"]
-        lines += [f"lab.{node.role}({node.name!r})" for node in self]
+        for node in self:
+            words = [repr(node.name), *(f"{key}={value!r}" for key, value in node.options().items())]
+            lines.append(f"lab.{node.role}({', '.join(words)})")
         for link in self.links:
             words = [repr(end.name) for end in link.ends]
             words += [f"{key}={value!r}" for key, value in link.options().items()]

@@ -76,12 +76,12 @@ def address(where: str, text: Any) -> tuple[Address, bool]:
         raise SpecError(where, f"{text!r} is no address, such as '10.0.1.5' or '10.0.1.5/24'") from None
 
 
-def rate(where: str, text: Any) -> int:
+def _rate(where: str, text: Any) -> int:
     """ "10mbit" -> bits a second. tc(8)"""
     return _quantity(where, "rate", text, RATES, "'10mbit' (bit, kbit, mbit or gbit a second)", 8000)
 
 
-def delay(where: str, text: Any) -> int:
+def _delay(where: str, text: Any) -> int:
     """ "5ms" -> microseconds. tc(8)"""
     return _quantity(where, "delay", text, TIMES, "'5ms' (us, ms or s)", 1)
 
@@ -97,9 +97,18 @@ def _quantity(where: str, what: str, text: Any, units: Mapping[str, int], exampl
     return value
 
 
-def loss(where: str, text: Any) -> float:
+def _loss(where: str, text: Any) -> float:
     """ "1%" -> the percentage of frames that get lost."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text) if isinstance(text, str) else None
     if not match or not 0 < float(match[1]) <= 100:
         raise SpecError(where, f"loss {text!r} is not a percentage up to 100, as text: '1%'")
     return float(match[1])
+
+
+def limits(where: str, rate: Any, delay: Any, loss: Any) -> tuple[int, int, float]:
+    """All three, 0 for what is not given."""
+    return (
+        0 if rate is None else _rate(where, rate),
+        0 if delay is None else _delay(where, delay),
+        0.0 if loss is None else _loss(where, loss),
+    )
