@@ -375,6 +375,19 @@ def test_a_process_that_only_calls_itself_so_is_not_listed() -> None:
 # -- nslab doctor -----------------------------------------------------------------------------------------------------
 
 
+def test_draw_writes_the_file_that_is_asked_for(tmp_path) -> None:
+    with nslab.Container("drawn", isolate="uts pid", hostname="drawn"):
+        done = cli("draw", "-o", f"{tmp_path}/map.svg", "--json", env={**os.environ, "PATH": ""})
+        (tmp_path / "snapshot.json").write_text(nslab.discover().to_json())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "map.svg").read_text().startswith("<svg")
+    assert {row["namespace"].strip().partition(":")[0] for row in json.loads(done.stdout)} >= {"uts", "pid", "user"}
+    shown = cli("draw", f"{tmp_path}/snapshot.json", "--view", "sharing", "--of", "drawn").stdout
+    assert re.search(r"^\d+ container drawn ", shown, re.MULTILINE)
+    failed = cli("draw", "/etc/passwd")
+    assert (failed.returncode, "no snapshot" in failed.stderr) == (125, True)
+
+
 def test_doctor_answers_in_text_and_json() -> None:
     done = cli("doctor")
     assert done.returncode == 0

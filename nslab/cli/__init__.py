@@ -16,7 +16,7 @@ import typer
 from nslab import __version__
 from nslab.errors import NslabError
 
-VERBS = ("doctor", "exec", "ls", "run")
+VERBS = ("doctor", "draw", "exec", "ls", "run")
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     for verb in (asked,) if asked in VERBS else VERBS:
         # A command begins at its first word that is no option: what follows belongs to it.
-        app.command(verb, context_settings={"allow_interspersed_args": False})(_load(verb))
+        app.command(verb, context_settings={"allow_interspersed_args": verb not in ("exec", "run")})(_load(verb))
     try:
         app(prog_name=name)
     except NslabError as error:
@@ -60,6 +60,10 @@ def _load(verb: str) -> Callable[..., Any]:
             from nslab.cli.doctor import doctor
 
             return doctor
+        case "draw":
+            from nslab.cli.draw import draw
+
+            return draw
         case "exec":
             from nslab.cli.exec import exec_
 
