@@ -39,8 +39,11 @@ echo $? > {folder}/status
 """
 
 
-def run(folder: Path, command: Sequence[str], *, timeout: float = 600, **options: object) -> int:
-    """Boot, run a command, and return its status (255 when there is none). ``options`` are those of subprocess.run."""
+def run(folder: Path, command: Sequence[str], *, timeout: float = 600, hardware: Sequence[str] = (), **options: object) -> int:
+    """Boot, run a command, and return its status (255 when there is none). ``options`` are those of subprocess.run.
+
+    ``hardware`` are more words for the kernel, as eth0=mcast for a network card.
+    """
     init = folder / "init"
     env = " ".join(f"{name}={shlex.quote(os.environ[name])}" for name in KEPT if name in os.environ)
     needed = {os.getcwd(), sys.prefix, sys.base_prefix}
@@ -65,13 +68,14 @@ def run(folder: Path, command: Sequence[str], *, timeout: float = 600, **options
         "con=null",
         "con0=null,fd:1",
         "quiet",
+        *hardware,
     ]
     home = {**os.environ, "HOME": str(folder)}  # it leaves a folder .uml there
     subprocess.run(boot, stdin=subprocess.DEVNULL, env=home, timeout=timeout, **options)  # type: ignore[call-overload]
     return int(status.read_text()) if status.exists() and status.read_text().strip() else 255
 
 
-def output(script: str) -> str:
+def output(script: str, *, hardware: Sequence[str] = ()) -> str:
     """What a Python script printed there; AssertionError with all that was said when it failed."""
     with tempfile.TemporaryDirectory(prefix="nslab-uml-") as name:
         folder = Path(name)
@@ -79,7 +83,7 @@ def output(script: str) -> str:
         (folder / "out").touch()
         command = ["sh", "-c", f"{sys.executable} {folder}/script.py > {folder}/out"]
         with open(folder / "console", "wb") as console:
-            status = run(folder, command, timeout=100, stdout=console, stderr=subprocess.STDOUT)
+            status = run(folder, command, timeout=100, hardware=hardware, stdout=console, stderr=subprocess.STDOUT)
         assert status == 0, (folder / "console").read_text(errors="replace")
         return (folder / "out").read_text()
 

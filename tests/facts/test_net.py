@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ import nslab
 from nslab import network
 from nslab.model import KINDS
 from nslab.network import Interface, Network
+from tests import uml
 from tests.helpers import link, reaches
 
 ip = pytest.mark.requires("tool:ip")
@@ -105,6 +107,34 @@ def test_net_05_a_device_is_in_one_namespace_at_a_time() -> None:
             refused = a.run(["ip", "link", "set", name, "netns", "1"])
             assert refused.returncode != 0
         assert {"lo", "br0"} <= set(names(a))
+
+
+@pytest.mark.requires("root", "tool:linux.uml", "tool:ip")
+def test_net_06_a_network_card_goes_back_to_the_initial_namespace_not_to_that_of_the_creator() -> None:
+    """On another kernel, which can have a card to spare; nothing is sent by it."""
+    script = """
+import os, subprocess
+def cards(*enter):
+    text = subprocess.run([*enter, "ip", "-br", "link"], capture_output=True, text=True).stdout
+    return [line.split()[0] for line in text.splitlines() if line.startswith("eth0")]
+def within(*before):
+    made = subprocess.Popen([*before, "unshare", "--net", "sh", "-c", "echo; exec sleep 1000"], stdout=subprocess.PIPE)
+    made.stdout.readline()
+    return made
+outer = within()
+inside = ("nsenter", f"--net=/proc/{outer.pid}/ns/net")
+nested = within(*inside)
+print(cards(), cards(*inside))
+subprocess.run(["ip", "link", "set", "eth0", "netns", str(nested.pid)], check=True)
+print(cards(), cards(*inside), cards("nsenter", f"--net=/proc/{nested.pid}/ns/net"))
+nested.kill()
+nested.wait()
+while not cards() + cards(*inside):  # the kernel ends a namespace in its own time
+    pass
+print(cards(), cards(*inside))
+"""
+    seen = uml.output(script, hardware=["eth0=mcast"]).splitlines()
+    assert seen == ["['eth0'] []", "[] [] ['eth0']", "['eth0'] []"]
 
 
 def listening(port: int) -> bool:
@@ -206,6 +236,36 @@ def test_net_13_a_socket_stays_where_it_was_made_and_keeps_that_alive() -> None:
         with open(fcntl.ioctl(a.socket.fileno(), siocgskns)) as again:
             info = os.fstat(again.fileno())
         assert (info.st_dev, info.st_ino) == known
+
+
+LISTENER = """
+import socket, struct
+RTMGRP_LINK, RTM_NEWLINK, IFLA_IFNAME = 1, 16, 3
+events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+events.bind((0, RTMGRP_LINK))
+print("ready", flush=True)
+while True:
+    data = events.recv(65536)
+    length, kind = struct.unpack_from("=IH", data)
+    at = 32
+    while at < length:
+        size, number = struct.unpack_from("=HH", data, at)
+        if (kind, number) == (RTM_NEWLINK, IFLA_IFNAME):
+            print(data[at + 4 : at + size].rstrip(b"\\0").decode(), flush=True)
+        at += (size + 3) & ~3
+"""
+
+
+def test_net_14_link_events_come_to_listeners_in_the_namespace_where_they_happen() -> None:
+    with network.create() as a, network.create() as b:
+        listeners = [each.popen([sys.executable, "-I", "-S", "-c", LISTENER]) for each in (a, b)]
+        lines = [listener.stdout for listener in listeners]
+        for line in lines:
+            assert line
+            assert line.readline() == b"ready\n"
+        b.bridge("of-b")
+        a.bridge("of-a")
+        assert [line.readline() for line in lines if line] == [b"of-a\n", b"of-b\n"]
 
 
 def test_net_15_a_device_in_another_namespace_cannot_be_configured_from_here() -> None:
