@@ -218,3 +218,32 @@ def test_nothing_is_left_of_a_capture_that_a_script_ends_in() -> None:
 def test_the_machine_itself_is_not_captured() -> None:
     with pytest.raises(nslab.Refused):
         Network.of(os.getpid())
+
+
+@pytest.mark.parametrize("ageing_time", [300, 0])
+def test_containers_with_aliases_on_one_bridge_and_a_third_that_listens(ageing_time: float) -> None:
+    """It hears broadcasts, and nothing that a and b say to each other; but on a hub, which learns nothing, all of it."""
+    quiet = {"net.ipv6.conf.default.disable_ipv6": 1}
+    with contextlib.ExitStack() as stack:
+        fabric = stack.enter_context(network.create(sysctls=quiet))
+        bridge = fabric.bridge("br0", ageing_time=ageing_time, mcast_snooping=False)
+        a, b, _ = boxes = [
+            stack.enter_context(nslab.Container(name, isolate="net uts", hostname=name, sysctls=quiet)) for name in "abc"
+        ]
+        inside = [stack.enter_context(Network.of(box)) for box in boxes]
+        for number, each in enumerate(inside, 1):
+            each.veth("eth0", fabric, f"p{number}", other_master=bridge)[0].address(
+                f"10.0.0.{number}/24", f"10.0.0.10{number}/24"
+            )
+        with inside[2].capture() as third, inside[1].capture() as second:
+            assert a.call(reaches, "10.0.0.102")
+            assert b.call(reaches, "10.0.0.101")
+    others = [packet for packet in third if packet.destination_mac != "ff:ff:ff:ff:ff:ff"]
+    assert next(packet.what for packet in third if packet not in others) == "who has 10.0.0.102? tell 10.0.0.1"
+    assert len([packet for packet in second if packet.protocol == "TCP"]) == 4
+    if ageing_time:
+        assert others == []
+    else:
+        assert [said(packet)[1:] for packet in others] == [
+            said(packet)[1:] for packet in second if packet.destination_mac != "ff:ff:ff:ff:ff:ff"
+        ]

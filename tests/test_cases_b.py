@@ -9,8 +9,8 @@ import socket
 import pytest
 
 import nslab
-from nslab import network
-from nslab.network import Network, check_name
+from nslab import Topology, network
+from nslab.network import Network, check_name, decoding
 from tests import uml
 from tests.helpers import ROOT, reaches
 
@@ -30,6 +30,11 @@ def sends(size: int, address: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.IPPROTO_IP, ip_mtu_discover, ip_pmtudisc_do)
         sock.sendto(bytes(size), (address, 9))
+
+
+def says(address: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"hello", (address, 9))
 
 
 def linkinfo(where: Network, name: str):
@@ -219,6 +224,31 @@ def test_B24_no_rate_makes_the_kernel_warn(method) -> None:
             assert f"rate {rate}" in shown
         with pytest.raises(nslab.SpecError, match="full frame"):
             one.shape(rate="1mbit", burst=1513)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(1, 1.0), (10, 0.5), (100, 0.5)])
+def test_B26_a_connection_gets_what_the_link_carries_and_not_more(rate: int, seconds: float) -> None:
+    """Segments that nobody has cut yet pass the shaper as they are; what arrives is 85 to 100 % of the rate."""
+    lab = Topology("shaped", ipv6=False)
+    lab.link(lab.host("a"), lab.router("r"), rate=f"{rate}mbit")
+    with lab.deploy():
+        found = lab.throughput("a", "r", seconds=seconds)
+    assert 0.85 * rate * 10**6 <= found.bits <= rate * 10**6, found
+
+
+def test_B27_a_checksum_that_is_left_to_the_hardware_is_not_called_bad() -> None:
+    """Between namespaces there is no hardware: what arrives has none, as its receiver knows."""
+    lab = Topology("checked")
+    lab.link(lab.host("a"), lab.host("b"))
+    with lab.deploy(), lab.capture("b", protocol="UDP") as udp, lab.capture("b", protocol="TCP") as tcp:
+        for address in lab["b"].addresses:
+            lab["a"].call(says, address)
+            assert lab["a"].call(reaches, address)
+    assert {packet.checksum for packet in udp} == {"partial"}
+    assert {packet.checksum for packet in tcp} <= {"partial", "good"}
+    assert len(udp) == 2
+    raw = decoding.Raw(0, "", "eth0", "in", 0, udp.packets[0].length, udp.packets[0].data)
+    assert decoding.decode(raw).checksum == "bad", "whoever does not ask the kernel would say so"
 
 
 def test_B29_the_loopback_is_up_and_only_a_router_forwards() -> None:

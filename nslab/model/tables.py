@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from html import escape
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def table(rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
@@ -16,3 +21,25 @@ def table(rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
     html = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
     below = f"<div>{escape(note)}</div>" if note else ""
     return {"text/plain": "\n".join([*lines, *[note] * bool(note)]), "text/html": html + below}
+
+
+class Table(list[T]):
+    """A list of values that a cell shows as a table; ``rows()`` is that as text, the head first."""
+
+    def __init__(self, values: Iterable[T], head: Sequence[str], row: Callable[[T], Sequence[str]]):
+        super().__init__(values)
+        self._head = tuple(head)
+        self._row = row
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [self._head, *(tuple(self._row(value)) for value in self)]
+
+    def to_json(self) -> str:
+        """A list of objects."""
+        return json.dumps([asdict(value) for value in self])  # type: ignore[call-overload]
+
+    def __str__(self) -> str:
+        return table(self.rows())["text/plain"]
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return table(self.rows())

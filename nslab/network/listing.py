@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from nslab import netlink
 from nslab.model import Counters, InterfaceState, Neighbour, Route
+from nslab.model.tables import Table
 from nslab.netlink import Socket, attributes
 from nslab.network.messages import AF_INET, AF_INET6, AF_UNSPEC, IFF_UP, ifinfomsg
 
@@ -32,15 +33,27 @@ def links(socket: Socket) -> list[InterfaceState]:
     return sorted((_state(body, at) for body in socket.dump(netlink.GETLINK, ifinfomsg())), key=lambda each: each.index)
 
 
-def rows(states: list[InterfaceState]) -> list[tuple[str, ...]]:
+def interfaces(states: list[InterfaceState]) -> Table[InterfaceState]:
     """A table of them."""
     names = {each.index: each.name for each in states}
-    table: list[tuple[str, ...]] = [("interface", "kind", "bridge", "state", "MAC", "MTU", "addresses")]
-    for each in states:
+
+    def row(each: InterfaceState) -> tuple[str, ...]:
         state = "down" if not each.up else "up" if each.carrier else "no carrier"
         bridge = names.get(each.master, "")
-        table.append((each.name, each.kind, bridge, state, each.mac, str(each.mtu), " ".join(each.addresses)))
-    return table
+        return (each.name, each.kind, bridge, state, each.mac, str(each.mtu), " ".join(each.addresses))
+
+    return Table(states, ("interface", "kind", "bridge", "state", "MAC", "MTU", "addresses"), row)
+
+
+def counters(states: list[InterfaceState]) -> Table[InterfaceState]:
+    """A table of what each has carried."""
+    head = ("packets", "bytes", "errors", "dropped")
+
+    def row(each: InterfaceState) -> tuple[str, ...]:
+        found = [getattr(each.counters, f"{way}_{what}") for way in ("rx", "tx") for what in head]
+        return (each.name, *map(str, found))
+
+    return Table(states, ("interface", *(f"{what} {way}" for way in ("in", "out") for what in head)), row)
 
 
 def link(socket: Socket, index: int) -> InterfaceState:
@@ -74,7 +87,7 @@ def is_shaped(socket: Socket, index: int) -> bool:
     return False
 
 
-def routes(socket: Socket) -> list[Route]:
+def routes(socket: Socket) -> Table[Route]:
     """Those of the main table."""
     found = []
     for body in socket.dump(netlink.GETROUTE, struct.pack("=BBBBBBBBI", AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)):
@@ -94,10 +107,15 @@ def routes(socket: Socket) -> list[Route]:
                 kind=_ROUTE_KINDS.get(kind, str(kind)),
             )
         )
-    return found
+
+    def row(each: Route) -> tuple[str, ...]:
+        metric = str(each.metric) if each.metric else ""
+        return (each.to, str(each.version), each.via, _name(socket, each.index), each.source, metric, each.kind)
+
+    return Table(found, ("to", "IP", "via", "interface", "source", "metric", "kind"), row)
 
 
-def neighbours(socket: Socket) -> list[Neighbour]:
+def neighbours(socket: Socket) -> Table[Neighbour]:
     """Those of IPv4 and IPv6 that are more than a broadcast or multicast address."""
     found = []
     for body in socket.dump(netlink.GETNEIGH, struct.pack("=BxHiHBB", AF_UNSPEC, 0, 0, 0, 0, 0)):
@@ -105,7 +123,21 @@ def neighbours(socket: Socket) -> list[Neighbour]:
         held = attributes(body[12:])
         if family in (AF_INET, AF_INET6) and 1 in held and state != 0x40:
             found.append(Neighbour(_text(held[1]), held.get(2, b"").hex(":"), index, _NEIGHBOUR_STATES.get(state, hex(state))))
-    return found
+
+    def row(each: Neighbour) -> tuple[str, ...]:
+        return (each.address, each.mac, _name(socket, each.index), each.state)
+
+    return Table(found, ("address", "MAC", "interface", "state"), row)
+
+
+def _name(socket: Socket, index: int) -> str:
+    """The name of an interface, or its index when it or its network is gone; "" for none."""
+    if not index:
+        return ""
+    try:
+        return link(socket, index).name
+    except (OSError, ValueError):
+        return str(index)
 
 
 def _text(raw: bytes) -> str:

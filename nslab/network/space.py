@@ -12,6 +12,7 @@ from typing import Any
 from nslab import netlink, procfs
 from nslab.errors import DeadNamespace, Refused, SpecError
 from nslab.model import InterfaceState, Neighbour, Route
+from nslab.model.tables import Table
 from nslab.namespaces import Namespace, joining, privilege
 from nslab.namespaces.entering import Enterable
 from nslab.network import batching, capturing, firewall, listing, making, messages, names
@@ -191,8 +192,15 @@ class Network(Enterable):
             raise SpecError("name", f"{self} has no interface {name!r}")
         return Interface(self, name, found.index)
 
-    def links(self) -> list[InterfaceState]:
-        """Every interface as it is now."""
+    def links(self) -> Table[InterfaceState]:
+        """Every interface as it is now, with its addresses."""
+        return listing.interfaces(self._links())
+
+    def counters(self) -> Table[InterfaceState]:
+        """What every interface has carried until now: packets, bytes, errors and drops, each way."""
+        return listing.counters(self._links())
+
+    def _links(self) -> list[InterfaceState]:
         batching.flush()
         self.check_open()
         return listing.links(self.socket)
@@ -232,13 +240,13 @@ class Network(Enterable):
         )  # fmt: skip
         batching.do(self, [request])
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> Table[Route]:
         """The routes of the main table, of both versions."""
         batching.flush()
         self.check_open()
         return listing.routes(self.socket)
 
-    def neighbours(self) -> list[Neighbour]:
+    def neighbours(self) -> Table[Neighbour]:
         """Which MACs this network knows for which addresses."""
         batching.flush()
         self.check_open()
@@ -369,14 +377,11 @@ class Network(Enterable):
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Its interfaces, as a table; they are asked for at that moment."""
         try:
-            rows = listing.rows(listing.links(self.socket))
+            shown = listing.interfaces(listing.links(self.socket))._repr_mimebundle_()
         except (OSError, ValueError):
             return {"text/plain": repr(self)}
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        cells = ["".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in rows]
-        html = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
-        return {"text/plain": "\n".join([repr(self), *lines]), "text/html": f"<div>{escape(repr(self))}</div>{html}"}
+        html = f"<div>{escape(repr(self))}</div>{shown['text/html']}"
+        return {"text/plain": f"{self!r}\n{shown['text/plain']}", "text/html": html}
 
 
 def create(*, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None) -> Network:
