@@ -34,14 +34,16 @@ def receive(family: int, seconds: float) -> "tuple[int, float]":
 
 
 def send(address: str, port: int) -> None:
-    with socket.create_connection((address, port), timeout=PATIENCE) as sock:
+    with (
+        socket.create_connection((address, port), timeout=PATIENCE) as sock,
+        os.fdopen(os.memfd_create("meter"), "wb") as source,
+    ):
         print("connected", flush=True)
         sock.settimeout(None)
-        source = os.memfd_create("meter")
-        os.ftruncate(source, CHUNK)
+        source.truncate(CHUNK)
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             while True:
-                os.sendfile(sock.fileno(), source, 0, CHUNK)
+                os.sendfile(sock.fileno(), source.fileno(), 0, CHUNK)
 
 
 def main() -> None:
