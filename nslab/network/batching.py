@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,13 +60,23 @@ class Batch:
             else:
                 self.rest.setdefault(network, []).append((request, warnings))
 
-    def send(self) -> None:
-        """Send it all, and forget it; what the kernel refused first is raised."""
+    def send(self, told: Callable[[int, int], object] | None = None) -> None:
+        """Send it all, and forget it; what the kernel refused first is raised. ``told`` hears how many of how many are done."""
         made, self.made, rest, self.rest = self.made, [], self.rest, {}
+        total, done = len(made) + sum(map(len, rest.values())), 0
+
+        def send(network: Network, requests: list[Request]) -> list[Answer]:
+            nonlocal done
+            answers = deliver(network, requests)
+            done += len(answers)
+            if told:
+                told(done, total)
+            return answers
+
         for network, group in groupby(made, key=lambda each: each[0]):
-            deliver(network, [request for _, request in group])
+            send(network, [request for _, request in group])
         for network, entries in rest.items():
-            answers = deliver(network, [request for request, _ in entries])
+            answers = send(network, [request for request, _ in entries])
             for answer, (_, warnings) in zip(answers, entries, strict=True):
                 warnings.extend([answer.message] if answer.message else [])
 
@@ -75,12 +85,13 @@ _current: ContextVar[Batch | None] = ContextVar("batch", default=None)
 
 
 @contextmanager
-def batch() -> Iterator[None]:
+def batch(*, told: Callable[[int, int], object] | None = None) -> Iterator[None]:
     """Inside of ``with batch():`` requests wait, and are sent together at its end: far quicker for many interfaces.
 
     Interfaces are made first, in the order in which they were asked for, then the rest is done, network by network. When one
     is refused, those after it in the same network are still tried, then it is raised. Nothing is sent when the
     block itself fails. What reads (links(), state, sysctl()) or removes sends first what waits. One inside another is one.
+    ``told`` is called, while it is sent, with how many requests are done, and how many there are.
     """
     if _current.get() is not None:
         yield
@@ -91,7 +102,7 @@ def batch() -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
-    waiting.send()
+    waiting.send(told)
 
 
 def flush() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nslab import netlink
@@ -55,8 +55,10 @@ def make_room(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def handed_back(ops: tuple[Op, ...], fds: Mapping[str, Any], count: int) -> list[Made]:
-    """Those that a process hands back which does ``ops`` and ends."""
+def handed_back(
+    ops: tuple[Op, ...], fds: Mapping[str, Any], count: int, told: Callable[[], object] | None = None
+) -> list[Made]:
+    """Those that a process hands back which does ``ops`` and ends; ``told`` is called after each."""
     spawner, plan = ensure(), Plan(ops)
     found: list[Made] = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,7 +69,10 @@ def handed_back(ops: tuple[Op, ...], fds: Mapping[str, Any], count: int) -> list
             )
         emit_script(Ended(plan))
         try:
-            found.extend(_received(ours, count))
+            for each in _received(ours, count):
+                found.append(each)
+                if told:
+                    told()
             child.settle()
         except BaseException:
             for each in found:

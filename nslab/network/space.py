@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -389,11 +389,15 @@ def create(*, loopback: bool = True, sysctls: Mapping[str, int | str] | None = N
     return create_many(1, loopback=loopback, sysctls=sysctls)[0]
 
 
-def create_many(count: int, *, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None) -> list[Network]:
+def create_many(
+    count: int, *, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None,
+    told: Callable[[], object] | None = None,
+) -> list[Network]:  # fmt: skip
     """``count`` of them, made by one process, which ends: each is two descriptors of this one. unshare(2)
 
     For many of them the soft limit RLIMIT_NOFILE of this process is raised; Unavailable when the hard one is too low.
-    IPv6 addresses are used without a search for duplicates (net.ipv6.conf.default.accept_dad 0).
+    IPv6 addresses are used without a search for duplicates (net.ipv6.conf.default.accept_dad 0). ``told`` is called
+    after each.
     """
     spec.number("count", count, 1, MOST)
     inside: list[SetUp | WriteFile] = []
@@ -405,7 +409,7 @@ def create_many(count: int, *, loopback: bool = True, sysctls: Mapping[str, int 
     making.make_room(2 * count)
     before: list[Op] = [borrow] if borrow else []
     ops = (*before, NewNamespaces(()), NewNetworks(count, making.FD, tuple(inside)))
-    return [Network(*each) for each in making.handed_back(ops, {}, count)]
+    return [Network(*each) for each in making.handed_back(ops, {}, count, told)]
 
 
 def _read(path: str) -> str:

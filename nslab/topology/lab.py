@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import socket
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nslab import network
@@ -24,6 +25,7 @@ from nslab.spawner import Descriptor, ensure
 from nslab.topology import changing, hiding, pinging
 from nslab.topology.changing import Changes
 from nslab.topology.looking import Looking
+from nslab.topology.progress import Progress, Told
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Lab(Looking):
     this process.
     """
 
-    def __init__(self, topology: Topology):
+    def __init__(self, topology: Topology, told: Told | None = None):
         self.topology = topology
         self.layout = topology.resolve()
         self.trace = Trace()
@@ -75,19 +77,20 @@ class Lab(Looking):
         self.running = False
         self._ipv6 = os.path.exists(IPV6)
         self.name_nodes()
-        with contextlib.ExitStack() as undo, record(self.trace):
+        title = f"deploying {self.topology.name or 'the lab'}"
+        with contextlib.ExitStack() as undo, record(self.trace), Progress(title, told) as progress:
             undo.callback(self.destroy)
-            self._make()
+            self._make(progress)
             undo.pop_all()
         self.running = True
 
     # -- deploying ------------------------------------------------------------------------------------------------------
 
-    def _make(self) -> None:
+    def _make(self, progress: Progress) -> None:
         layout = self.layout
         self.check(layout, layout.nodes, layout.links)
-        self.add_nodes(layout.nodes)
-        with network.batch():
+        self.add_nodes(layout.nodes, told=progress.part(0, 0.6))
+        with network.batch(told=progress.part(0.6, 1)):
             self.add_bridges(layout.nodes)
             for link in layout.links:
                 self.add_link(link)
@@ -106,14 +109,23 @@ class Lab(Looking):
             probing.require("netem")
         hiding.check(layout)
 
-    def add_nodes(self, nodes: Mapping[str, str]) -> None:
-        """Make namespaces for these, roles by name: all that forward not, all that do, the fabric, then the host names."""
+    def add_nodes(self, nodes: Mapping[str, str], told: Callable[[int, int], object] | None = None) -> None:
+        """Make namespaces for these, roles by name: all that forward not, all that do, the fabric, then the host names.
+
+        ``told`` hears how many of how many networks there are.
+        """
         made: dict[str, Network] = {}
+        numbers, total = itertools.count(1), sum(role != "switch" for role in nodes.values())
+
+        def one_more() -> None:
+            if told:
+                told(next(numbers), total)
+
         both = PLAIN | (SILENT if self._ipv6 else {})
         forwarding = both | FORWARD4 | (FORWARD6 if self._ipv6 else {})
         for roles, sysctls in ((("host",), both), (("router", "nat"), forwarding)):
             if names := [name for name, role in nodes.items() if role in roles]:
-                made |= zip(names, network.create_many(len(names), sysctls=sysctls), strict=True)
+                made |= zip(names, network.create_many(len(names), sysctls=sysctls, told=one_more), strict=True)
                 self.networks |= made
         if not self.fabric and "switch" in nodes.values():
             self.fabric = network.create(sysctls=MUTE if self._ipv6 else {})

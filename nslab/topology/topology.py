@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -405,17 +405,18 @@ class Topology(Looking):
         """All that was left open worked out, always in the same way; SpecError naming the node or link that cannot be."""
         return resolving.resolve(self, {number: link.kept for number, link in enumerate(self.links) if link.kept})
 
-    def deploy(self) -> Lab:
+    def deploy(self, *, progress: Callable[[float], object] | None = None) -> Lab:
         """Make all of it: a Lab, which is gone with destroy(), at the end of a ``with``, and with this process.
 
         SpecError as resolve(), before anything is made; Unavailable for what this kernel lacks. On any failure, and when it is
-        interrupted, everything is undone.
+        interrupted, everything is undone. What takes more than a second is shown in a notebook and on a terminal; ``progress``
+        is told instead how much is done, from 0 to 1.
         """
         from nslab.topology.lab import Lab
 
         if self.running:
             raise SpecError("deploy", f"{self.name!r} is running already; destroy() ends it")
-        self._lab = Lab(self)
+        self._lab = Lab(self, progress)
         return self._lab
 
     @property
