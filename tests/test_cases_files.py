@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import pwd
+import subprocess
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,3 +219,41 @@ def test_d15_no_code_of_the_container_is_loaded(trapped: Path) -> None:
         assert box.call(os.listdir, "/proc/self/fd")
         assert box.run("ls /").lines == sorted({*os.listdir(trapped), "dev", "proc", "run", "sys", "tmp"})
         assert box.run(["ls", "/marker"]).returncode != 0
+
+
+class Opened:
+    """How often a file was opened since: inotify(7) tells it of an inode, whatever mount namespace it is opened from."""
+
+    def __init__(self, path: Path):
+        libc = ctypes.CDLL(None)
+        self.fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        assert libc.inotify_add_watch(self.fd, os.fsencode(path), 0x20) > 0  # IN_OPEN
+
+    def __bool__(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(self.fd, 4096))
+        return False
+
+
+def test_d15_names_of_users_are_looked_up_without_a_library_of_the_container(root: Path) -> None:
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc" / "nsswitch.conf").write_text("passwd: trap\ngroup: trap\n")
+    (root / "etc" / "passwd").write_text("somebody:x:0:0::/:/bin/sh\n")
+    machine = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, env={"PATH": "/usr/sbin:/sbin"}).stdout
+    folder = os.path.dirname(machine.split("libc.so.6", 1)[1].split("=>", 1)[1].split()[0])
+    trap = root / folder.lstrip("/") / "libnss_trap.so.2"
+    trap.parent.mkdir(parents=True, exist_ok=True)
+    trap.write_text("no program")
+    opened = Opened(trap)
+    with nslab.Container(isolate="user mnt", rootfs=root) as box:
+        assert box.run("echo here", user=0).lines == ["here"]
+        with pytest.raises(nslab.SpecError, match="user: must be a number"):
+            box.run("echo here", user="somebody")
+    assert not opened
+    with nslab.process() as process:  # that it would be, had somebody asked the C library
+        process.unshare("user")
+        process.chroot(str(root))
+        with pytest.raises(KeyError):
+            process.call(pwd.getpwnam, "somebody")
+    assert opened
+    os.close(opened.fd)

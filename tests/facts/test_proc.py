@@ -35,6 +35,8 @@ def test_proc_02_a_child_advertises_the_maximum_but_is_bound_by_its_ancestors() 
 echo 1 > {CEILING}
 unshare --user --map-root-user sh -c 'cat {CEILING}; unshare --uts sh -c "unshare --uts true 2>&1; :"'
 """
+    initial, threads = (int(Path(file).read_text()) for file in (CEILING, "/proc/sys/kernel/threads-max"))
+    assert initial == threads // 2
     number, refused = nested(script).lines
     assert int(number) >= 2**31 - 1 and "No space left" in refused
 
