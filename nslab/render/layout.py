@@ -23,10 +23,8 @@ LOOKS = {
     "host": ("box", "rounded,filled", style.FAINT), "router": ("ellipse", "filled", f"{WIRE}33"),
     "switch": ("box", "filled", f"{style.INK}33"), "nat": ("box", "filled,diagonals", "#E69F0033"),
 }  # fmt: skip
-ABOUT = (
-    "Rounded boxes are hosts, ellipses routers, square boxes switches, those with cut corners NAT. Each has a chip for each "
-    "interface, with its addresses; what is dashed and red is down."
-)
+LEGEND = {"host": "rounded boxes are hosts", "router": "ellipses routers", "switch": "square boxes switches",
+          "nat": "boxes with cut corners NAT"}  # fmt: skip
 FOLD_FROM = 60  # nodes: of more than that, those that are alike are drawn once
 _MOST = 4  # addresses that are shown of an interface, and routes of a node
 
@@ -64,7 +62,7 @@ def draw_layout(
     drawn = _Drawn(layout, folded, down, routes, len(folded.nodes) > FOLD_FROM)
     title = title or f"Topology: {layout.name or 'without a name'}"
     rows, beyond = _rows(drawn), _beyond(drawn)
-    return Picture(title, _source(drawn), "\n".join([text_table(rows), *beyond]), rows if not beyond else (), ABOUT)
+    return Picture(title, _source(drawn), "\n".join([text_table(rows), *beyond]), rows if not beyond else (), _about(drawn))
 
 
 # -- graphviz -----------------------------------------------------------------------------------------------------------
@@ -172,6 +170,15 @@ def _small(*lines: str) -> str:
 
 def _shortened(lines: Sequence[str]) -> list[str]:
     return [*lines[:_MOST], *([f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else [])]
+
+
+def _about(drawn: _Drawn) -> str:
+    """How the picture is to be read: what is in it."""
+    roles = {drawn.layout.nodes[name] for name in drawn.folded.nodes}
+    shapes = ", ".join(text for role, text in LEGEND.items() if role in roles)
+    chips = "" if drawn.plain else "; each with a chip for each interface, and its addresses"
+    down = "; what is dashed and red is down" if drawn.down else ""
+    return f"{shapes[0].upper()}{shapes[1:]}{chips}{down}." if shapes else ""
 
 
 # -- text ---------------------------------------------------------------------------------------------------------------
