@@ -31,6 +31,7 @@ from nslab.trace import Trace, emit_script, record
 if TYPE_CHECKING:
     from nslab.namespaces.forwarding import Forward
     from nslab.render import Picture
+    from nslab.topology.matrix import Matrix
     from nslab.topology.topology import Node, Topology
 
 WHY_MOUNTS = "for the command alone: its own /sys, and files in which the names of the lab are"
@@ -188,7 +189,7 @@ class Lab(Looking):
     def __getitem__(self, name: str) -> Node:
         return self.topology[name]
 
-    def ping_all(self, *, timeout: float = 2.0) -> pinging.Matrix:
+    def ping_all(self, *, timeout: float = 2.0) -> Matrix:
         """Ping every host from every other, many at once, and wait for each answer up to ``timeout`` seconds.
 
         Who has not answered is asked again after each fourth of that: lost is who cannot be reached, not a frame.

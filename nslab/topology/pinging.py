@@ -1,4 +1,4 @@
-"""ping_all: every node from every other, in rounds of many at once, and a matrix of what came back."""
+"""ping_all: every node from every other, in rounds of many at once."""
 
 from __future__ import annotations
 
@@ -7,56 +7,17 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 from ipaddress import ip_address
 from pathlib import Path
 
 from nslab.namespaces.running import Running
 from nslab.network import Network, messages
+from nslab.topology.matrix import Matrix
 
 # Pairs in one round. Each makes two entries in the table of neighbours, which the whole machine shares: 1,024 of them, and
 # none is forgotten within five seconds. arp(7), gc_thresh3
 AT_ONCE = 256
-SHOWN = 20  # nodes; of more than that only what failed is shown
 PINGER = Path(__file__).with_name("pinger.py")
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Who reached whom: ``times`` has the round-trip time in milliseconds of (from, to), None where no answer came."""
-
-    times: Mapping[tuple[str, str], float | None]
-
-    @property
-    def lost(self) -> list[tuple[str, str]]:
-        """Those pairs of which no answer came."""
-        return [pair for pair, time in self.times.items() if time is None]
-
-    def summary(self) -> str:
-        count, lost = len(self.times), len(self.lost)
-        return f"{count - lost} of {count} pings answered" + (f", {lost / count:.1%} lost" if lost else "")
-
-    def rows(self) -> list[list[str]]:
-        """A table: a row for each sender, a column for each target; of many nodes only the pairs that failed."""
-        names = list(dict.fromkeys(name for pair in self.times for name in pair))
-        if len(names) > SHOWN:
-            failed = [["from", "to"], *map(list, self.lost)]
-            return failed[: SHOWN + 1] + ([["", "and more"]] if len(failed) > SHOWN + 1 else []) if self.lost else []
-        cells = {pair: "lost" if time is None else f"{time:.2f}" for pair, time in self.times.items()}
-        return [["ms", *names], *([name, *(cells.get((name, other), "") for other in names)] for name in names)]
-
-    def __str__(self) -> str:
-        rows = self.rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([*lines, self.summary()])
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        style = {"lost": ' style="color:#D55E00"'}
-        cells = ["".join(f"<td{style.get(cell, '')}>{escape(cell)}</td>" for cell in row) for row in self.rows()]
-        table = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
-        return {"text/plain": str(self), "text/html": f"{table}<div>{self.summary()}</div>"}
 
 
 def ping_all(networks: Mapping[str, Network], addresses: Mapping[str, Sequence[str]], timeout: float) -> Matrix:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nslab.render import Picture
     from nslab.topology.changing import Changes
     from nslab.topology.lab import Lab
-    from nslab.topology.pinging import Matrix
+    from nslab.topology.matrix import Matrix
 
 ROLES = ("host", "router", "nat", "switch")
 
