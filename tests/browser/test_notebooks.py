@@ -6,7 +6,7 @@ import pytest
 
 pytestmark = pytest.mark.requires("tool:chromium", "userns")
 
-NOTEBOOKS = ["00-start.ipynb", "01-uts.ipynb"]
+NOTEBOOKS = ["00-start.ipynb", "01-uts.ipynb", "07-network-one-namespace.ipynb", "08-networks-of-containers.ipynb"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
