@@ -10,8 +10,8 @@ from nslab.render.folding import MOST, fold
 from nslab.render.picture import Picture, text_table
 
 ABOUT = (
-    "A column is a node, in the order in which packets came to it. Time goes down: a line is one step, ▶ into a node and "
-    "◀ out of it, with the addresses of the packet; ⚑ marks an address that NAT changed."
+    "A column is a node, in the order in which packets came to it. Time goes down: a line is one step, "
+    "→ eth0 into a node or eth0 → out of it, with the addresses of the packet; ⚑ marks an address that NAT changed."
 )
 
 
@@ -35,13 +35,14 @@ def _row(group: list[Hop], nodes: list[str]) -> list[str]:
     hop, seen = group[0], group[0].packet
     if len(group) > 1:
         where = [cell("⋮" if any(each.node == node for each in group) else "", line=True, align="center") for node in nodes]
-        return [cell(f"{hop.time * 1e3:.1f}", align="right"), *where, cell(f"{len(group)} more steps", bold=True)]
-    sign = {"in": "▶", "out": "◀"}[hop.direction]
-    step = f"{sign} {hop.interface}" if hop.direction == "in" else f"{hop.interface} {sign}"
+        return [cell(f"{hop.time * 1e3:.3f}", align="right"), *where, cell(f"{len(group)} more steps", bold=True)]
+    step = f"→ {hop.interface}" if hop.direction == "in" else f"{hop.interface} →"
     tip = ", ".join([f"packet {hop.number}", f"{hop.direction} at {hop.interface} of {hop.node}", seen.what,
                      f"{seen.source_mac} to {seen.destination_mac}", *([f"TTL {seen.ttl}"] if seen.ttl else [])])  # fmt: skip
-    said = f"{hop.number}: {seen.protocol} {seen.sender} → {seen.receiver}" + (f"  TTL {seen.ttl}" if seen.ttl else "")
+    said = f"{hop.number}: {seen.sender} → {seen.receiver}  {seen.protocol} {seen.what}" + (
+        f", TTL {seen.ttl}" if seen.ttl else ""
+    )
     lanes = [cell(step, line=True, align="center", tip=tip, colour=KINDS["net"].colour) if node == hop.node else cell(line=True)
              for node in nodes]  # fmt: skip
     nat = f"   ⚑ {', '.join(hop.changes)}" if hop.changes else ""
-    return [cell(f"{hop.time * 1e3:.1f}", align="right"), *lanes, cell(said + nat, tip=tip, longest=90, bold=bool(nat))]
+    return [cell(f"{hop.time * 1e3:.3f}", align="right"), *lanes, cell(said + nat, tip=tip, longest=90, bold=bool(nat))]

@@ -153,6 +153,13 @@ def lab_rows(part: str) -> Iterator[Row]:
     return (Row(*each) for each in getattr(networks, part)())
 
 
+def picture_rows() -> Iterator[Row]:
+    """Pictures; see tests/bench/pictures.py."""
+    from tests.bench.pictures import pictures
+
+    return (Row(*each) for each in pictures())
+
+
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +215,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "hundred": hundred,
     "import": imports,
     **{name: lambda name=name: lab_rows(name) for name in ("networks", "growing", "pinging", "memory")},
+    "pictures": picture_rows,
 }
 AS_NOBODY_TOO = ("one-shot", "one-shot-all", "container")
 
