@@ -191,22 +191,51 @@ def test_delay_and_loss_need_netem_before_anything_is_made() -> None:
     assert not trace
 
 
-@pytest.mark.requires("root", "tool:linux.uml")
+@pytest.mark.requires("root", "tool:linux.uml", "tool:ping")
 def test_delay_and_loss_on_a_kernel_that_has_netem() -> None:
+    """By many pings: a delay of 50 ms at either end is 100 there and back; of a loss of 30 % at either end come back 49 %."""
     script = f"""
-import sys
+import re, sys
 sys.path.insert(0, {str(ROOT)!r})
 import nslab
 lab = nslab.Topology(ipv6=False)
 a = lab.host("a")
-lab.link(a, lab.host("b"), delay="40ms", rate="10mbit")
-lab.link(a, lab.host("c"), loss="100%")
+lab.link(a, lab.host("b"), delay="50ms", rate="10mbit")
+lab.link(a, lab.host("c"), loss="30%")
 lab.link(a, lab.host("d"))
+lab.link(a, lab.host("e"), loss="100%")
+def ping(where, count):
+    said = a.run(f"ping -q -i 0.002 -W 1 -c {{count}} {{where}}").stdout
+    shortest = re.search("min/avg/max/mdev = ([0-9.]+)", said)
+    return int(re.search("([0-9]+) received", said)[1]), float(shortest[1]) if shortest else None
 with lab.deploy():
-    matrix = lab.ping_all(timeout=1)
-    print(80 < matrix.times["a", "b"] < 300, matrix.times["a", "c"], 0 < matrix.times["a", "d"] < 40)
+    (delayed, slow), (straight, fast) = ping("b", 20), ping("d", 20)
+    print(delayed, straight, 99 < slow < 150, fast < 40)
+    print(150 < ping("c", 400)[0] < 245, ping("e", 20))
+    print(lab.ping_all(timeout=0.4).times["a", "e"])
 """
-    assert uml.output(uml.modules("sch_netem", "sch_tbf", "veth") + script) == "True None True\n"
+    wanted = "20 20 True True\nTrue (0, None)\nNone\n"
+    assert uml.output(uml.modules("sch_netem", "sch_tbf", "veth") + script) == wanted
+
+
+@pytest.mark.requires("root", "tool:linux.uml")
+def test_vlans_keep_hosts_of_one_bridge_apart() -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from nslab import network
+from tests.helpers import reaches
+*hosts, switch = network.create_many(4)
+bridge = switch.bridge("br0", vlan_filtering=True)
+for number, (host, vlan) in enumerate(zip(hosts, (10, 10, 20)), 1):
+    near, port = host.veth("eth0", switch, f"p{{number}}", other_master=bridge)
+    near.address(f"10.0.0.{{number}}/24")
+    port.join_vlan(vlan, tagged=False), port.leave_vlan(1)
+print(hosts[0].call(reaches, "10.0.0.2"), hosts[0].call(reaches, "10.0.0.3", 0.3))
+port.join_vlan(10, tagged=False), port.leave_vlan(20)
+print(hosts[0].call(reaches, "10.0.0.3"))
+"""
+    assert uml.output(uml.modules("veth", "bridge") + script) == "True False\nTrue\n"
 
 
 def test_what_fails_is_undone(monkeypatch) -> None:

@@ -48,6 +48,8 @@ SILENT: dict[str, int | str] = {
     "net.ipv6.conf.default.mldv2_unsolicited_report_interval": 60_000,  # milliseconds; the bridges listen to no groups
 }  # fmt: skip
 MUTE = {"net.ipv6.conf.default.disable_ipv6": 1}  # a switch has no addresses, and its ports ask for none
+# What a bridge passes on is no business of IP filters, which would else see it where br_netfilter is loaded. bridge(8)
+UNFILTERED = {f"net.bridge.bridge-nf-call-{table}": 0 for table in ("arptables", "ip6tables", "iptables")}
 FORWARD4, FORWARD6 = {"net.ipv4.ip_forward": 1}, {"net.ipv6.conf.all.forwarding": 1}
 IPV6 = "/proc/sys/net/ipv6"
 DESCRIPTORS = 3  # of a node: its network, a netlink socket there, its host name
@@ -129,7 +131,8 @@ class Lab(Looking):
                 made |= zip(names, network.create_many(len(names), sysctls=sysctls, told=one_more), strict=True)
                 self.networks |= made
         if not self.fabric and "switch" in nodes.values():
-            self.fabric = network.create(sysctls=MUTE if self._ipv6 else {})
+            unfiltered = UNFILTERED if os.path.exists("/proc/sys/net/bridge") else {}
+            self.fabric = network.create(sysctls=unfiltered | (MUTE if self._ipv6 else {}))
         if made:
             self.hostnames |= zip(made, _hostnames(tuple(made)), strict=True)
 
