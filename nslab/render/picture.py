@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 
 from nslab.errors import Unavailable
+from nslab.model.words import readable
 from nslab.render import engine
-from nslab.render.style import printable
 from nslab.render.svg import finish
 
 Rows = Sequence[Sequence[str]]
@@ -32,7 +32,7 @@ class Picture:
     @cached_property
     def svg(self) -> str:
         """As SVG, with a title and a description; the same for a light and a dark page. Unavailable where nothing can draw."""
-        return finish(engine.draw(self.dot, "svg").decode(), printable(self.title), printable(self.about or self.text))
+        return finish(engine.draw(self.dot, "svg").decode(), readable(self.title), readable(self.about or self.text))
 
     def save(self, path: str | Path) -> None:
         """Write it to a file: .svg, .png (on white), .dot or .txt."""
@@ -47,27 +47,23 @@ class Picture:
             path.write_bytes(engine.draw(self.dot.replace("bgcolor=transparent", "bgcolor=white", 1), path.suffix[1:] or "png"))
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        text = printable_lines(self.text)
+        text = "\n".join(map(readable, self.text.split("\n")))
         twin = html_table(self.rows) if self.rows else f"<pre>{escape(text)}</pre>"
-        note = f'<div style="font-size:90%;opacity:.8">{escape(printable(self.about))}</div>' if self.about else ""
+        note = f'<div style="font-size:90%;opacity:.8">{escape(readable(self.about))}</div>' if self.about else ""
         try:
             table = f"<details><summary>the same as {'a table' if self.rows else 'text'}</summary>{twin}</details>"
             html = f'<div style="max-width:100%;overflow-x:auto">{self.svg}</div>{note}{table}'
         except Unavailable as missing:
             html = f"{twin}{note}<div>{escape(f'(not drawn: {missing.requirement}; {missing.how_to_get_it})')}</div>"
-        return {"text/plain": f"{printable(self.title)}\n\n{text}", "text/html": html}
+        return {"text/plain": f"{readable(self.title)}\n\n{text}", "text/html": html}
 
     def __str__(self) -> str:
         return self.text
 
 
-def printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
-
-
 def text_table(rows: Rows) -> str:
     """Rows as aligned columns; what is not printable in them is escaped."""
-    cells = [[printable(cell) for cell in row] for row in rows]
+    cells = [[readable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
 
@@ -75,7 +71,7 @@ def text_table(rows: Rows) -> str:
 def html_table(rows: Rows) -> str:
     """Rows as an HTML table, the first as its head."""
     left = 'style="text-align:left;white-space:pre"'
-    head, *body = ([escape(printable(cell)) for cell in row] for row in rows)
+    head, *body = ([escape(readable(cell)) for cell in row] for row in rows)
     heads = "".join(f'<th scope="col" {left}>{cell}</th>' for cell in head)
     lines = "".join(f"<tr>{''.join(f'<td {left}>{cell}</td>' for cell in row)}</tr>" for row in body)
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"

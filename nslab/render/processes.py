@@ -76,7 +76,6 @@ def _alike(snapshot: Snapshot, process: SeenProcess) -> tuple[object, ...]:
 
 def _row(snapshot: Snapshot, group: list[Line]) -> list[str]:
     branch, process = group[0]
-    branch = branch.replace(" ", "\N{NO-BREAK SPACE}")
     if len(group) > 1:
         tip = names([f"{each.pid} {name_of(each)}" for _, each in group])
         alike = len({each.name for _, each in group}) == 1

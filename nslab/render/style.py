@@ -7,13 +7,13 @@ whichever can be read (``ink_on``). So one SVG is right on both.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from html import escape
 
 import graphviz
 
 from nslab.model import KINDS
+from nslab.model.words import readable
 
 INK = "#010203"  # stands for currentColor; nearly black, for the forms that know none: PNG, and DOT drawn elsewhere
 LINE = f"{INK}8c"  # lines between nodes: ink at 55 percent
@@ -78,30 +78,18 @@ def label(head: str, *lines: str, aside: str = "", colour: str = INK) -> str:
 
 
 def said(text: str) -> str:
-    """Text from the kernel, as it may stand in a label: nothing in it is markup, nor an escape of graphviz."""
-    return escape(printable(text)).replace("\\", "\\\\")
+    """Text from the kernel, as it may stand in a label: nothing in it is markup, nor an escape of graphviz; spaces stay."""
+    return escape(readable(text)).replace("\\", "\\\\").replace("  ", "&#160; ")
 
 
 def tooltip(*parts: str) -> str:
     """The same for the attribute ``tooltip``, where graphviz takes escapes out twice."""
-    return escape(", ".join(filter(None, map(printable, parts)))).replace("\\", "\\" * 4)
+    return escape(", ".join(filter(None, map(readable, parts)))).replace("\\", "\\" * 4)
 
 
 def cell_tooltip(*parts: str) -> str:
     """The same for a cell of a table in a label, where it takes none out."""
-    return escape(", ".join(filter(None, map(printable, parts))))
-
-
-def printable(text: str) -> str:
-    """Control characters, bytes that are not UTF-8 (surrogates), and what turns text around, as escapes: \\n, \\xff."""
-    return "".join(_visible(character) if unicodedata.category(character)[0] == "C" else character for character in text)
-
-
-def _visible(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte, by surrogateescape
-        return f"\\x{number - 0xDC00:02x}"
-    return repr(character)[1:-1]
+    return escape(", ".join(filter(None, map(readable, parts))))
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
