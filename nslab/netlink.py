@@ -26,7 +26,8 @@ NEWLINK, DELLINK, GETLINK, SETLINK = 16, 17, 18, 19
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
-NEWQDISC, DELQDISC, GETQDISC, NEWTCLASS = 36, 37, 38, 40
+NEWQDISC, DELQDISC, GETQDISC, NEWTCLASS, GETTCLASS = 36, 37, 38, 40, 42
+GETNSID = 90
 NAMES = {value: f"RTM_{name}" for name, value in list(globals().items()) if isinstance(value, int)}
 
 REQUEST, ACK, DUMP, REPLACE, EXCL, CREATE, APPEND = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400, 0x800
@@ -156,6 +157,17 @@ class Socket:
                         found.append(data)
                 if whole:  # else it changed meanwhile
                     return found
+
+    def ask(self, request: Request) -> list[bytes]:
+        """What is answered to one question: the bodies. Not recorded, since it changes nothing."""
+        with self._lock:
+            found = []
+            for header, data in self._answers(set(self._put([request], ACK))):
+                if header[1] != _ERROR:
+                    found.append(data)
+                elif (answer := _answer(header, data)).errno:
+                    raise request.error(answer)
+            return found
 
     def _put(self, requests: Sequence[Request], flags: int) -> list[int]:
         numbers, parts = [], []

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any, Protocol, overload
 
-from nslab import procfs, syscalls
+from nslab import procfs
 from nslab.errors import SyscallError
 from nslab.model import IpcObject
 from nslab.ops import Context, Unshare
-from nslab.spawner import Descriptor
+from nslab.ops.visits import queues
 
 _SORTS = {"shm": "shared memory", "sem": "semaphores", "msg": "message queue", "mq": "POSIX message queue"}
 
@@ -74,22 +73,10 @@ def look(alone: bool = False) -> Objects:
     try:
         if alone:
             Unshare(("mnt",)).execute(Context({}, {}))
-        return Objects([*procfs.system_v(), *_queues()])
+        return Objects([*procfs.system_v(), *queues()])
     except SyscallError as error:
         why = f"POSIX message queues cannot be seen from here: {error.call} failed with {error.name}"
         return Objects(procfs.system_v(), why)
-
-
-def _queues() -> Iterator[IpcObject]:
-    """By a mount that is mounted nowhere: one that is somewhere may show another namespace."""
-    with Descriptor(syscalls.detached("mqueue")) as mount:
-        folder = Descriptor(os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount.fileno()))
-    with folder:
-        for name in sorted(os.listdir(folder.fileno())):
-            with os.fdopen(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder.fileno()), "rb") as file:
-                info = os.fstat(file.fileno())
-                size = int(file.read().split()[0].removeprefix(b"QSIZE:"))
-            yield IpcObject("mq", 0, -1, f"/{name}", info.st_mode & 0o777, info.st_uid, size, -1)
 
 
 def _holds(each: IpcObject) -> str:

@@ -56,7 +56,9 @@ class TimeContent:
 
 @dataclass(frozen=True, slots=True)
 class MountContent:
-    """The mounts of a mount namespace, as ``seen_by``, the member from whose /proc they were read, has them below its root."""
+    """The mounts of a mount namespace, as they are below the root of ``seen_by``, the member from whose /proc they were read;
+    0 for a visitor, who has the root of the namespace.
+    """
 
     mounts: tuple[Mount, ...]
     seen_by: int

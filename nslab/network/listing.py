@@ -6,15 +6,17 @@ import errno
 import ipaddress
 import struct
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from nslab import netlink
 from nslab.model import Counters, InterfaceState, Neighbour, Route
 from nslab.model.tables import Table
-from nslab.netlink import Socket, attributes
+from nslab.netlink import Socket, attribute, attributes
 from nslab.network.messages import AF_INET, AF_INET6, AF_UNSPEC, IFF_UP, ifinfomsg
 
 IFF_LOWER_UP = 0x10000
 _MAIN = 254
+_LINK_NETNSID, _NSID_FD = 37, 3
 _ROUTE_KINDS = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _NEIGHBOUR_STATES = {
     0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed", 0x40: "noarp",
@@ -22,15 +24,28 @@ _NEIGHBOUR_STATES = {
 }  # fmt: skip
 
 
+class Located(NamedTuple):
+    """An interface, the number by which its network namespace knows that of the peer (-1: its own), and its queue: "tbf"."""
+
+    state: InterfaceState
+    peer: int
+    queue: str
+
+
 def links(socket: Socket) -> list[InterfaceState]:
     """Every interface, with its addresses, by index."""
+    return [each.state for each in located(socket)]
+
+
+def located(socket: Socket) -> list[Located]:
+    """The same, each with where its peer is, and which queue it has."""
     at: dict[int, list[str]] = {}
     for body in socket.dump(netlink.GETADDR, struct.pack("=BBBBI", AF_UNSPEC, 0, 0, 0, 0)):
         family, prefix, _, _, index = struct.unpack_from("=BBBBI", body)
         found = attributes(body[8:])
         if family in (AF_INET, AF_INET6):
             at.setdefault(index, []).append(f"{_text(found.get(2) or found[1])}/{prefix}")
-    return sorted((_state(body, at) for body in socket.dump(netlink.GETLINK, ifinfomsg())), key=lambda each: each.index)
+    return sorted((_located(body, at) for body in socket.dump(netlink.GETLINK, ifinfomsg())), key=lambda each: each.state.index)
 
 
 def interfaces(states: list[InterfaceState]) -> Table[InterfaceState]:
@@ -65,9 +80,14 @@ def link(socket: Socket, index: int) -> InterfaceState:
     return found
 
 
-def _state(body: bytes, addresses: Mapping[int, list[str]]) -> InterfaceState:
-    _, _, index, flags, _ = struct.unpack_from("=BxHiII", body)
+def _located(body: bytes, addresses: Mapping[int, list[str]]) -> Located:
     found = attributes(body[16:])
+    peer = struct.unpack("=i", found[_LINK_NETNSID])[0] if _LINK_NETNSID in found else -1
+    return Located(_state(body, found, addresses), peer, found.get(6, b"").rstrip(b"\0").decode())
+
+
+def _state(body: bytes, found: Mapping[int, bytes], addresses: Mapping[int, list[str]]) -> InterfaceState:
+    _, _, index, flags, _ = struct.unpack_from("=BxHiII", body)
     info = attributes(found.get(18, b""))
     kind = info[1].rstrip(b"\0").decode() if 1 in info else ("loopback" if flags & 0x8 else "")
     return InterfaceState(
@@ -85,6 +105,31 @@ def is_shaped(socket: Socket, index: int) -> bool:
         if its_index == index and handle and parent == 0xFFFFFFFF:
             return True
     return False
+
+
+def limits(socket: Socket, index: int) -> tuple[int, int, float]:
+    """How what leaves by an interface is slowed down by tbf, htb and netem: bits a second, microseconds, percent; 0: not."""
+    rate, delay, loss = 0, 0, 0.0
+    for number in (netlink.GETQDISC, netlink.GETTCLASS):
+        for body in socket.dump(number, struct.pack("=BxxxiIII", 0, index, 0, 0, 0)):
+            held = attributes(body[20:])
+            kind, options = held.get(1, b"").rstrip(b"\0"), held.get(2, b"")
+            if struct.unpack_from("=i", body, 4)[0] != index or not options:
+                continue
+            if kind == b"netem":
+                delay = struct.unpack("=q", attributes(options[24:]).get(10, bytes(8)))[0] // 1000
+                loss = round(struct.unpack_from("=I", options, 8)[0] / 2**32 * 100, 4)
+            elif kind in (b"tbf", b"htb") and 1 in (inner := attributes(options)):
+                wide = inner.get(4 if kind == b"tbf" else 6)
+                speed = struct.unpack("=Q", wide)[0] if wide else struct.unpack_from("=I", inner[1], 8)[0]
+                rate = speed * 8
+    return rate, delay, loss
+
+
+def number_of(socket: Socket, other: int) -> int:
+    """The number by which the network namespace of ``socket`` knows that behind the descriptor ``other``; -1: by none."""
+    request = netlink.Request(netlink.GETNSID, struct.pack("=Bxxx", AF_UNSPEC) + attribute(_NSID_FD, other))
+    return next((struct.unpack("=i", attributes(body[4:])[1])[0] for body in socket.ask(request)), -1)
 
 
 def routes(socket: Socket) -> Table[Route]:

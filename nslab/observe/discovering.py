@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from nslab import procfs
 from nslab.model import KINDS, NamespaceId
-from nslab.model.snapshot import Holder, SeenNamespace, SeenProcess, Snapshot, Unseen
-from nslab.observe import belonging
+from nslab.model.snapshot import Content, Holder, SeenNamespace, SeenProcess, Snapshot, Unseen
+from nslab.network import making
+from nslab.observe import belonging, contents, looking
 from nslab.observe.asking import Answers, Asker, identity_of, owner_uid
 from nslab.procfs.walk import Reference, walk
 
@@ -36,6 +39,8 @@ class Discovery:
         self._ask()
         held = {key: [each.pid for each in refs if each.sort == "descriptor"] for key, refs in self.references.items()}
         self.labels = belonging.labels(self.processes, self.kinds, self.machine, held)
+        self.contents: dict[NamespaceId, Content] = {}
+        self.unread: list[NamespaceId] = []
 
     def _sort(self) -> None:
         """The processes by the namespaces that they are in, and what else refers to each of those."""
@@ -60,6 +65,36 @@ class Discovery:
                 self.unasked += 1
                 self.asker.found[identity] = Answers(kind, identity, "")
 
+    def look(self) -> None:
+        """Read what each namespace isolates."""
+        found, networks = self.asker.found, looking.Networks()
+        own = procfs.read("self/cgroup").decode(errors="surrogateescape")
+        seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
+        try:
+            seen |= looking.here(self.machine, networks)
+            seen |= looking.by_members(found.values(), self.members)
+            for link, said in self.walk.mounts.items():
+                seen[identity_of(link, self.device)] = said
+            wanted = [each for each in found.values() if each.id not in seen and each.kind != "pid"]
+            making.make_room(len(wanted))
+            seen |= looking.by_visits(found, wanted, self.members, networks)
+            paths = {identity: answers.path for identity, answers in found.items()}
+            outside = {each.id: self._cgroup(each.id) or own for each in wanted if each.kind == "cgroup"}
+            outside[self.machine.get("cgroup", self.machine["net"])] = own
+            self.contents = contents.contents(seen, self.kind_of(), networks, paths, outside)
+        finally:
+            networks.close()
+        self.unread = [each.id for each in found.values() if each.kind != "pid" and each.id not in self.contents]
+
+    def kind_of(self) -> dict[NamespaceId, str]:
+        return {identity: answers.kind for identity, answers in self.asker.found.items()}
+
+    def _cgroup(self, identity: NamespaceId) -> str:
+        """Where the member that is asked is, as seen here."""
+        with contextlib.suppress(OSError):
+            return os.fsdecode(procfs.read(f"{self.members[identity][0]}/cgroup")) if identity in self.members else ""
+        return ""
+
     # -- the snapshot
 
     def snapshot(self) -> Snapshot:
@@ -79,7 +114,7 @@ class Discovery:
                 kind=answers.kind, id=answers.id, number=answers.number, identity=self._identity(answers, leader),
                 owner=answers.owner, owner_uid=owner_uid(answers, self.asker.found), parent=answers.parent, members=members,
                 leader=leader, holders=tuple(self._holders(answers.id, () if members else below.get(answers.id, ()))),
-                belongs=self.labels.get(answers.id, ""),
+                belongs=self.labels.get(answers.id, ""), content=self.contents.get(answers.id),
             )  # fmt: skip
 
     def _below(self) -> dict[NamespaceId, list[Holder]]:
@@ -118,12 +153,14 @@ class Discovery:
 
     def _unseen(self) -> Iterator[Unseen]:
         if self.walk.refused:
-            why = f"they belong to others, and {_who()} may not see their namespaces, threads and descriptors"
+            why = f"{_who()} may not see their namespaces, threads and descriptors"
             yield Unseen(f"of {len(self.processes)} processes", self.walk.refused, why)
         if self.walk.closed:
             yield Unseen("processes", self.walk.closed, f"{_who()} may not see which descriptors they have")
         if self.unasked:
             yield Unseen("namespaces", self.unasked, f"{_who()} may not open them, to ask for owner and parent")
+        for kind, count in Counter(self.asker.found[each].kind for each in self.unread).items():
+            yield Unseen(f"{kind} namespaces", count, f"what they isolate is not known, since {_who()} may not enter them")
         hiding = next((each for each in procfs.mountinfo("self", self.root) if each.target == self.root), None)
         for option in hiding.super_options if hiding else ():
             if option.startswith(("hidepid=", "subset=")) and option not in ("hidepid=0", "hidepid=off"):

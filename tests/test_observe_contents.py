@@ -1,0 +1,158 @@
+"""What discover() says that each namespace isolates: ip, findmnt, ipcs and /proc inside are the oracles."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+import nslab
+from nslab import network
+from nslab.model.snapshot import SeenNamespace, Snapshot
+
+
+def of(snapshot: Snapshot, handle: nslab.Namespace) -> SeenNamespace:
+    return snapshot.by_id[handle.id]
+
+
+def test_the_machine_itself() -> None:
+    snapshot = nslab.discover()
+    content = {kind: snapshot.by_id[identity].content for kind, identity in snapshot.machine.items()}
+    assert content["uts"].host_name == os.uname().nodename
+    assert content["uts"].domain_name == Path("/proc/sys/kernel/domainname").read_text().strip()
+    assert [tuple(line) for line in content["user"].uid_map.lines] == [
+        tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()
+    ]
+    assert {each.state.name for each in content["net"].interfaces} == set(os.listdir("/sys/class/net"))
+    assert (content["time"].monotonic, content["time"].boottime) == (0.0, 0.0)
+    assert set(content["cgroup"].roots.values()) == {"/"}
+
+
+def test_names_clocks_ids_and_ipc_objects() -> None:
+    with (
+        nslab.Container(isolate="uts ipc user time", hostname="höst", domainname="dom", clock={"boottime": 86400}) as web,
+        web.namespaces["uts"] as uts, web.namespaces["ipc"] as ipc, web.namespaces["user"] as user,
+        web.namespaces["time"] as time,
+    ):  # fmt: skip
+        key = int(web.run("ipcmk -M 4096 >/dev/null; ipcs -m | awk '/^0x/ {print $1}'").stdout, 16)
+        inside = web.run("cat /proc/self/uid_map /proc/self/setgroups").lines
+        snapshot = nslab.discover()
+        names = of(snapshot, uts).content
+        assert (names.host_name, names.domain_name) == ("höst", "dom")
+        assert (of(snapshot, time).content.monotonic, of(snapshot, time).content.boottime) == (0.0, 86400.0)
+        (memory,) = of(snapshot, ipc).content.objects
+        assert (memory.sort, memory.key, memory.size, memory.uid) == ("shm", key, 4096, os.geteuid())
+        ids = of(snapshot, user).content
+        assert ids.uid_map.outside(0) == os.geteuid()
+        assert ids.setgroups == inside[-1]
+
+
+def test_message_queues() -> None:
+    with nslab.Container(isolate="ipc user mnt") as web, web.namespaces["ipc"] as ipc:
+        web.run("mount -t mqueue none /tmp && touch /tmp/jobs").check()
+        assert [(each.sort, each.name) for each in of(nslab.discover(), ipc).content.objects] == [("mq", "/jobs")]
+
+
+@pytest.mark.requires("tool:findmnt")
+def test_mounts_with_propagation_are_those_of_findmnt(tmp_path) -> None:
+    (tmp_path / "a b").mkdir()
+    with nslab.process() as steered:
+        steered.unshare("mnt")
+        steered.mount("tmpfs", str(tmp_path / "a b"), "tmpfs")
+        steered.mount(None, str(tmp_path / "a b"), None, "MS_SHARED")
+        with steered.namespaces["mnt"] as mnt:
+            content = of(nslab.discover(), mnt).content
+        said = steered.run(["findmnt", "-J", "--list", "-o", "TARGET,FSTYPE,PROPAGATION"]).stdout
+        rows = {(row["target"], row["fstype"]): row["propagation"] for row in json.loads(said)["filesystems"]}
+        assert {(each.target, each.fstype) for each in content.mounts} == set(rows)
+        (made,) = [each for each in content.mounts if each.target == str(tmp_path / "a b")]
+        assert set(made.peers) == {"shared"}
+        assert rows[made.target, "tmpfs"] == "shared"
+
+
+@pytest.mark.requires("tool:ip")
+def test_a_network_is_that_of_ip_and_knows_the_peers_of_its_veth_pairs() -> None:
+    with network.create() as left, network.create() as right:
+        one, two = left.veth("toright", right, "toleft")
+        one.address("10.9.0.1/24", "fd00::1/64")
+        two.address("10.9.0.2/24")
+        one.shape(rate="10mbit")
+        snapshot = nslab.discover()
+        content, far = of(snapshot, left.namespace).content, of(snapshot, right.namespace).content
+        interfaces = {each.state.name: each for each in content.interfaces}
+        said = json.loads(left.run(["ip", "-j", "addr"]).stdout)
+        assert {row["ifname"]: row["ifindex"] for row in said} == {name: each.state.index for name, each in interfaces.items()}
+        addresses = {f"{each['local']}/{each['prefixlen']}" for row in said for each in row["addr_info"]}
+        assert {each for one in interfaces.values() for each in one.state.addresses} == addresses
+        assert interfaces["toright"].peer_network == right.namespace.id
+        assert interfaces["toright"].rate == 10_000_000
+        assert next(each for each in far.interfaces if each.state.name == "toleft").peer_network == left.namespace.id
+        routes = {row["dst"] for row in json.loads(left.run(["ip", "-j", "route"]).stdout)}
+        assert {each.to for each in content.routes if each.version == 4} == routes
+
+
+def test_listeners_inside() -> None:
+    with nslab.Container(isolate="net", loopback=True) as web, web.namespaces["net"] as net:
+        script = (
+            "import socket, sys; s = socket.create_server(('127.0.0.1', 8080)); u = socket.socket(type=socket.SOCK_DGRAM); "
+        )
+        script += "u.bind(('', 53)); print(flush=True); sys.stdin.read()"
+        server = web.popen(["python3", "-c", script], stdin=True)
+        server.stdout.readline()
+        found = {(each.protocol, each.address, each.port) for each in of(nslab.discover(), net).content.listening}
+        assert found == {("tcp", "127.0.0.1", 8080), ("udp", "0.0.0.0", 53)}
+        server.end()
+
+
+def test_a_listener_of_the_machine() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        snapshot = nslab.discover()
+        content = snapshot.by_id[snapshot.machine["net"]].content
+        assert ("tcp", *server.getsockname()) in {(each.protocol, each.address, each.port) for each in content.listening}
+
+
+@pytest.mark.parametrize("kind", ["uts", "ipc", "net", "mnt", "time", "user"])
+def test_what_nobody_is_in_is_looked_into_as_well(kind: str) -> None:
+    with nslab.Container(isolate=f"{kind}", **({"hostname": "alone"} if kind == "uts" else {})) as web:
+        handle = web.namespaces[kind]
+    with handle:
+        found = of(nslab.discover(), handle)
+        assert found.members == ()
+        assert found.content is not None
+        if kind == "uts":
+            assert found.content.host_name == "alone"
+        if kind == "mnt":
+            assert "/" in {each.target for each in found.content.mounts}
+        if kind == "user":
+            assert found.content.uid_map.outside(0) == os.geteuid()
+
+
+def test_the_root_of_a_cgroup_namespace() -> None:
+    with nslab.Container(isolate="cgroup") as web, web.namespaces["cgroup"] as cgroup:
+        outside = Path(f"/proc/{web.pid}/cgroup").read_text().splitlines()
+        roots = of(nslab.discover(), cgroup).content.roots
+        for line in outside:
+            number, controllers, path = line.split(":", 2)
+            assert roots["" if number == "0" else controllers] == path
+
+
+def test_it_is_a_look_and_no_more_and_is_traced() -> None:
+    with nslab.Container(isolate="uts net ipc", hostname="web") as web:
+        steps = len(web.trace)
+        with nslab.record() as trace:
+            nslab.discover()
+        entered = [step for step in trace if step.call == "setns"]
+        assert len(entered) >= 3
+        assert all(step.pid != os.getpid() for step in entered)
+        assert not {"sethostname", "mount", "write"} & {step.call for step in trace}
+        assert len(web.trace) == steps
+
+
+def test_without_contents_nobody_enters() -> None:
+    with nslab.Container(isolate="uts"), nslab.record() as trace:
+        snapshot = nslab.discover(contents=False)
+        assert {step.call for step in trace} == {"ioctl"}
+        assert all(each.content is None for each in snapshot.namespaces)
