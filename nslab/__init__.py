@@ -14,6 +14,7 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     observe               every namespace on the machine, and what changed
     render                pictures
     topology              networks of nodes, on paper and deployed
+    labs                  labs that a process of their own holds
     machines              what this machine allows
     magics cli            %ns and %%ns; the command line
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         SyscallError,
         Unavailable,
     )  # fmt: skip
+    from nslab.labs.attached import attach
     from nslab.machines import doctor
     from nslab.namespaces import Namespace, Process, Result, process
     from nslab.observe import discover
@@ -50,6 +52,7 @@ _HOME = {
     "Container": "container", "Stepper": "container", "create": "container", "run": "container",
     "CommandError": "errors", "CommandTimeout": "errors", "DeadNamespace": "errors", "NslabError": "errors",
     "Refused": "errors", "SpawnerError": "errors", "SpecError": "errors", "SyscallError": "errors", "Unavailable": "errors",
+    "attach": "labs.attached",
     "doctor": "machines",
     "Namespace": "namespaces", "Process": "namespaces", "Result": "namespaces", "process": "namespaces",
     "discover": "observe",
@@ -62,7 +65,7 @@ _HOME = {
 __all__ = [
     "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
     "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Topology", "Trace", "Unavailable",
-    "create", "discover", "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
+    "attach", "create", "discover", "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
 ]  # fmt: skip
 
 

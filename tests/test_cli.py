@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 import nslab
-from nslab.cli import run
+from nslab.cli import VERBS, run
 from nslab.container import limits, listing
 from nslab.model import KINDS
 from nslab.model.words import readable
@@ -291,7 +291,7 @@ def test_a_larger_window_is_told() -> None:
 def test_ls_and_exec_find_a_container_of_another_process() -> None:
     kinds = ("uts", "pid", "mnt")
     with nslab.Container("a shop", isolate=kinds, hostname="shop") as shop:
-        (row,) = [row for row in json.loads(cli("ls", "--json").stdout) if row["pid"] == shop.pid]
+        (row,) = [row for row in json.loads(cli("ls", "--json").stdout)["containers"] if row["pid"] == shop.pid]
         assert row["name"] == "a shop"
         assert set(row["kinds"]) == set(kinds)
         assert row["owner"] == os.getpid()
@@ -300,7 +300,7 @@ def test_ls_and_exec_find_a_container_of_another_process() -> None:
         done = cli("exec", "a shop", "--", "sh", "-c", "hostname; cat; readlink /proc/self/ns/pid; exit 4", input="in\n")
         assert done.stdout.split() == ["shop", "in", link("pid", shop.pid)]
         assert done.returncode == 4
-    assert shop.pid not in [row["pid"] for row in json.loads(cli("ls", "--json").stdout)]
+    assert shop.pid not in [row["pid"] for row in json.loads(cli("ls", "--json").stdout)["containers"]]
     assert "no container 'a shop'" in cli("exec", "a shop", "true").stderr
 
 
@@ -323,7 +323,8 @@ def test_a_name_stays_on_its_line_of_the_table_and_is_only_text(name: str) -> No
         with pytest.raises(nslab.SpecError) as caught:
             listing.find("nobody-has-this-name")
         assert readable(name) in str(caught.value) and str(caught.value).isprintable()
-        assert [each["name"] for each in json.loads(cli("ls", "--json").stdout) if each["pid"] == made.pid] == [name]
+        shown = json.loads(cli("ls", "--json").stdout)["containers"]
+        assert [each["name"] for each in shown if each["pid"] == made.pid] == [name]
 
 
 def test_a_hardened_container_is_marked_and_entered_hardened() -> None:
@@ -404,8 +405,8 @@ def test_version() -> None:
 
 def test_every_verb_has_help() -> None:
     overview = cli("--help").stdout
+    assert {*VERBS} == {*re.findall(r"^│ (\w+) ", overview, re.MULTILINE)}
     for verb in ("doctor", "exec", "ls", "run"):
-        assert verb in overview
         assert f"nslab {verb}" in cli(verb, "--help").stdout
 
 

@@ -32,6 +32,7 @@ ROWS = (
     ("observe",),
     ("render",),
     ("topology",),
+    ("labs",),
     ("machines",),
     ("magics", "cli"),
 )

@@ -25,8 +25,12 @@ nodes:
   b: host
   r: router
   s: switch
+  gw: nat
 links:
   - [a, s]
+  - ends: [gw, s]
+    outside: gw
+    up: false
   - ends: [r, s]
     subnet: 10.0.1.0/24
     addresses: {r: [10.0.1.5, 10.0.1.6]}
@@ -67,6 +71,7 @@ def test_every_key_there_and_back_again() -> None:
     by_hand = Topology("every key", ipv6=False)
     a, b, r, s = by_hand.host("a"), by_hand.host("b"), by_hand.router("r"), by_hand.switch("s")
     by_hand.link(a, s)
+    by_hand.link(by_hand.nat("gw"), s, outside="gw", up=False)
     by_hand.link(r, s, subnet="10.0.1.0/24", addresses={r: ["10.0.1.5", "10.0.1.6"]}, names={r: "uplink"}, rate="10mbit")
     by_hand.link(b, r, subnet=["10.0.2.0/24", "fd00:2::/64"], addresses={b: "10.0.2.9"}, delay="5ms", loss="1.5%")
     assert lab.to_python() == by_hand.to_python()

@@ -1,7 +1,8 @@
 """The command line: `nslab VERB`, also reachable as `jupyter nslab VERB`. One file per verb, loaded when it is asked for.
 
-Exit status: that of the command that was run (128 + N when signal N ended it); 124 when its time was up, 125 when nslab
-itself failed, 126 when the program cannot be executed, 127 when it is not there; 2 for options that cannot be.
+Exit status of run and exec: that of the command (128 + N when signal N ended it); 124 when its time was up, 125 when nslab
+itself failed, 126 when the program cannot be executed, 127 when it is not there. Of the others: 1 when it failed, or the
+answer is no. 2 for options that cannot be.
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ import typer
 from nslab import __version__
 from nslab.errors import NslabError
 
-VERBS = ("doctor", "draw", "exec", "ls", "run")
+VERBS = ("doctor", "down", "draw", "exec", "ls", "ping", "run", "up")
 
 
 def main() -> None:
     """Run the verb that the command line names; never returns."""
     name = "jupyter nslab" if os.path.basename(sys.argv[0]) == "jupyter-nslab" else "nslab"
     app = typer.Typer(
-        help="Build Linux isolation by hand, on the real kernel.", no_args_is_help=True, add_completion=False,
-        pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+        help="Build Linux isolation by hand, on the real kernel.", no_args_is_help=True, pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     app.callback()(_options)
-    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    completed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")  # of bash, of others
+    asked = next((word for word in completed.split()[1:] or sys.argv[1:] if not word.startswith("-")), "")
     for verb in (asked,) if asked in VERBS else VERBS:
         # A command begins at its first word that is no option: what follows belongs to it.
-        app.command(verb, context_settings={"allow_interspersed_args": verb not in ("exec", "run")})(_load(verb))
+        app.command(verb, context_settings={"allow_interspersed_args": verb not in ("run", "exec")})(_load(verb))
     try:
         app(prog_name=name)
     except NslabError as error:
         from nslab.cli.common import status
 
         print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(status(error))
+        sys.exit(status(error) if asked in ("run", "exec") else 1)
 
 
 def _show_version(asked: bool) -> None:
@@ -60,6 +62,10 @@ def _load(verb: str) -> Callable[..., Any]:
             from nslab.cli.doctor import doctor
 
             return doctor
+        case "down":
+            from nslab.cli.down import down
+
+            return down
         case "draw":
             from nslab.cli.draw import draw
 
@@ -72,6 +78,14 @@ def _load(verb: str) -> Callable[..., Any]:
             from nslab.cli.ls import ls
 
             return ls
+        case "ping":
+            from nslab.cli.ping import ping
+
+            return ping
+        case "up":
+            from nslab.cli.up import up
+
+            return up
         case _:
             from nslab.cli.run import run
 

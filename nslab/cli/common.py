@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +16,18 @@ from nslab.namespaces import Result
 from nslab.trace import Trace, record
 
 TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_THERE = 124, 125, 126, 127
+
+# Options of every verb that runs a command, and of every one that answers something.
+Env = Annotated[list[str], typer.Option("--env", "-e", help="NAME=VALUE on top of the environment here. Repeatable.")]
+Cwd = Annotated[str | None, typer.Option("--cwd", "-w", help="Where the command begins.")]
+User = Annotated[str | None, typer.Option("--user", "-u", help="As whom: a name or a number.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds after which it is ended, with status 124.")]
+Tty = Annotated[
+    bool | None, typer.Option("--tty/--no-tty", "-t/-T", help="A terminal of its own; by default, when there is one here.")
+]
+Steps = Annotated[bool, typer.Option("--trace", help="At the end print every system call, on standard error.")]
+Script = Annotated[bool, typer.Option("--shell", help="At the end print the same as a shell script, on standard error.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 
 
 class CannotStart(NslabError):
@@ -58,9 +70,12 @@ def _fault(error: NslabError, program: str, cwd: str | None) -> int:
     return 0
 
 
-def is_terminal() -> bool:
-    """Whether somebody sits in front of it: a command then gets a terminal of its own, unless told otherwise."""
-    return os.isatty(0) and os.isatty(1)
+def streams(env: Sequence[str], cwd: str | None, user: str | None, timeout: float | None, tty: bool | None) -> dict[str, Any]:
+    """The keywords for these options: a command gets a terminal of its own when somebody sits here, unless told otherwise."""
+    return {
+        "env": environment(env), "cwd": cwd, "user": identity(user), "timeout": timeout,
+        "tty": os.isatty(0) and os.isatty(1) if tty is None else tty,
+    }  # fmt: skip
 
 
 def environment(assignments: Sequence[str]) -> dict[str, str] | None:

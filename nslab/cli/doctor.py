@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nslab.cli import common
 from nslab.machines import doctor as examine
 from nslab.machines.report import COLOURS
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:
+def doctor(as_json: common.Json = False) -> None:
     """Say what this machine allows, and the command that lifts what it does not. Status 1 when no isolation works at all."""
     report = examine()
     if as_json:

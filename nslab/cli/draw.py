@@ -1,24 +1,35 @@
-"""nslab draw: a picture of the namespaces of this machine, or of a snapshot that was saved."""
+"""nslab draw: a picture of the namespaces of this machine, of a snapshot that was saved, or of a lab."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nslab.cli import labs
 from nslab.errors import SpecError
+from nslab.labs.attached import attach
+from nslab.labs.places import held
 from nslab.model.difference import Difference
 from nslab.model.snapshot import Snapshot
 from nslab.observe import discover
 from nslab.render import VIEWS, Picture
 from nslab.render import draw as picture_of
 from nslab.render.folding import MOST
+from nslab.topology import Topology
 
 
 def draw(
-    file: Annotated[Path | None, typer.Argument(help="A snapshot or difference in JSON, instead of this moment.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="Instead of this moment: a lab that is up, a topology (FILE.yaml), a snapshot or difference in JSON.",
+            autocompletion=labs.names,
+        ),
+    ] = None,
     view: Annotated[str, typer.Option("--view", "-v", help=f"One of {', '.join(VIEWS)}.")] = "",
     of: Annotated[str, typer.Option(help="Only what this container, or the process with this PID, has to do with.")] = "",
     output: Annotated[
@@ -26,18 +37,36 @@ def draw(
     ] = None,
     most: Annotated[int, typer.Option(help="Nodes past which what is alike is folded; 0 draws each.")] = MOST,
     title: Annotated[str, typer.Option(help="Instead of its own.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Its table, as a list of objects.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Its table, as a list of objects; of a lab, all that it comes to.")
+    ] = False,
 ) -> None:
-    """Draw who owns what, who shares what, processes, PIDs, ids, mounts, or one container: nslab draw -o map.svg"""
-    thing = discover() if file is None else _read(file)
-    made = picture_of(thing, view=view, of=int(of) if of.isdigit() else of, title=title, most=most or None)
+    """Draw who owns what, who shares what, processes, PIDs, ids, mounts, one container, or a lab: nslab draw -o map.svg"""
+    lab = _lab(what)
+    if lab:
+        made = lab.draw(title=title, fold=None if most else False)
+    else:
+        thing = discover() if what is None else _read(Path(what))
+        made = picture_of(thing, view=view, of=int(of) if of.isdigit() else of, title=title, most=most or None)
     if output:
         made.save(output)
-    if as_json:
+    if as_json and lab:
+        print(json.dumps(asdict(lab.resolve()), indent=2))
+    elif as_json:
         head, *rows = made.rows
         print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
     elif not output:
         print(_as_text(made))
+
+
+def _lab(what: str | None) -> Topology | None:
+    """The topology of a file, or of the lab of this name; None for what is something else."""
+    if what is None or Path(what).is_file() or Path(what).suffix in (".yaml", ".yml"):
+        return Topology.read(what) if what and Path(what).suffix in (".yaml", ".yml") else None
+    if what not in [lab["name"] for lab in held()]:
+        return None
+    with attach(what) as running:
+        return running.topology
 
 
 def _as_text(picture: Picture) -> str:

@@ -1,36 +1,86 @@
-"""nslab exec: one command in a container that is running."""
+"""nslab exec: one command in a container or a node of a lab."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
 import typer
 
-from nslab.cli import common
+from nslab.cli import common, labs
 from nslab.container import listing
+from nslab.errors import SpecError
+from nslab.labs.places import held
+from nslab.model.words import readable
+from nslab.namespaces import Result
 
 
 def exec_(
-    name: Annotated[str, typer.Argument(help="The container: its name, or the PID that nslab ls shows.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A container, by its name or PID as nslab ls shows it, or a node: NODE or LAB/NODE.",
+            autocompletion=labs.places,
+        ),
+    ],
     command: Annotated[list[str], typer.Argument(help="The command and its arguments.", show_default=False)],
-    env: Annotated[list[str], typer.Option("--env", "-e", help="NAME=VALUE on top of the environment here. Repeatable.")] = [],  # noqa: B006
-    cwd: Annotated[str | None, typer.Option("--cwd", "-w", help="Where the command begins.")] = None,
-    user: Annotated[str | None, typer.Option("--user", "-u", help="As whom: a name or a number.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which it is ended, with status 124.")] = None,
-    tty: Annotated[
-        bool | None, typer.Option("--tty/--no-tty", "-t/-T", help="A terminal of its own; by default, when there is one here.")
-    ] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="At the end print every system call, on standard error.")] = False,
-    shell: Annotated[
-        bool, typer.Option("--shell", help="At the end print the same as a shell script, on standard error.")
-    ] = False,
+    env: common.Env = [],  # noqa: B006
+    cwd: common.Cwd = None,
+    user: common.User = None,
+    timeout: common.Timeout = None,
+    tty: common.Tty = None,
+    trace: common.Steps = False,
+    shell: common.Script = False,
 ) -> None:
-    """Run a command inside a container of any notebook or program of this user (for root: of anybody)."""
+    """Run a command inside a container of any notebook or program of this user (for root: of anybody), or in a node of a lab.
+
+    Standard streams, signals and the exit status are passed on: nslab exec web -- ping -c1 db
+    """
     if command[:1] == ["--"]:  # between the name and the command
         command = command[1:]
     with common.starting(command, cwd, trace, shell):
-        result = listing.enter(
-            listing.find(name), command, env=common.environment(env), cwd=cwd, user=common.identity(user),
-            timeout=timeout, tty=common.is_terminal() if tty is None else tty,
-        )  # fmt: skip
+        result = _run(name, command, common.streams(env, cwd, user, timeout, tty))
     common.finish(result)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Somewhere to run a command: a container, or else a node of a lab; ``words`` tell it from others of its name."""
+
+    words: str
+    container: listing.Listed | None
+    lab: str = ""
+    node: str = ""
+
+
+def _run(name: str, command: list[str], options: dict[str, Any]) -> Result:
+    place = _find(name)
+    if place.container:
+        return listing.enter(place.container, command, **options)
+    from nslab.labs.attached import attach
+
+    with attach(place.lab) as lab:
+        return lab[place.node].run(command, attach=True, **options)
+
+
+def _find(name: str) -> _Place:
+    """The one place of this name; SpecError when there is none, or more than one."""
+    containers, up = listing.listed(), held()
+    found = [
+        _Place(f"{readable(each.name)!r}, PID {each.pid}", each) for each in containers if name in (each.name, str(each.pid))
+    ]
+    for lab in up:
+        found += [_Place(f"{lab['name']}/{node}", None, lab["name"], node) for node in lab["nodes"]
+                  if name in (node, f"{lab['name']}/{node}")]  # fmt: skip
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SpecError("name", f"{name!r} may be {' or '.join(each.words for each in found)}: say which, by PID or LAB/NODE")
+    names = sorted({readable(each.name) or str(each.pid) for each in containers})
+    there = [f"containers {', '.join(names)}"] if names else []
+    there += [f"the lab {lab['name']!r} with {_some(list(lab['nodes']))}" for lab in up]
+    raise SpecError("name", f"there is no container {name!r}, and no node; there are: {'; '.join(there) or 'none'}")
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,27 +1,28 @@
-"""nslab ls: the containers that are running."""
+"""nslab ls: the containers that are running, and the labs that are up."""
 
 from __future__ import annotations
 
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from nslab import procfs
+from nslab.cli import common
 from nslab.container.listing import Listed, listed
+from nslab.labs.places import held
 from nslab.model.words import readable
 
 
-def ls(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False) -> None:
-    """List the containers of every notebook and program of this user (for root: of everybody)."""
-    containers = listed()
+def ls(as_json: common.Json = False) -> None:
+    """List the containers of every notebook and program of this user (for root: of everybody), and the labs of nslab up."""
+    containers, up = listed(), held()
     if as_json:
-        print(json.dumps([asdict(container) for container in containers], indent=2))
+        print(json.dumps({"containers": [asdict(container) for container in containers], "labs": up}, indent=2))
         return
     table = Table("name", "PID", "its own", "hardened", "age", "made by", box=None, pad_edge=False)
     for each in containers:
@@ -30,6 +31,18 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="A list of objects, 
             "yes" if each.hardened else "no", _age(time.time() - each.started), escape(readable(_maker(each))),
         )  # fmt: skip
     Console().print(table if containers else "no container is running")
+    if up:
+        Console().print()
+        Console().print(_labs(up))
+
+
+def _labs(up: list[dict[str, Any]]) -> Table:
+    table = Table("lab", "PID", "nodes", "links", "age", "file", box=None, pad_edge=False)
+    for lab in up:
+        age = _age(time.time() - lab["started"]) if lab["running"] else "being deployed"
+        nodes = escape(", ".join(lab["nodes"]))
+        table.add_row(escape(lab["name"]), str(lab["pid"]), nodes, str(lab["links"]), age, escape(readable(lab["file"])))
+    return table
 
 
 def _age(seconds: float) -> str:

@@ -39,18 +39,14 @@ def run(
         list[str], typer.Option(help="Share a kind with a container or a process: net=web, net=4711. May be repeated.")
     ] = [],  # noqa: B006
     loopback: Annotated[bool, typer.Option("--loopback", help="Turn lo on (needs net).")] = False,
-    env: Annotated[list[str], typer.Option("--env", "-e", help="NAME=VALUE on top of the environment here. Repeatable.")] = [],  # noqa: B006
-    cwd: Annotated[str | None, typer.Option("--cwd", "-w", help="Where the command begins.")] = None,
-    user: Annotated[str | None, typer.Option("--user", "-u", help="As whom: a name or a number.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which it is ended, with status 124.")] = None,
-    tty: Annotated[
-        bool | None, typer.Option("--tty/--no-tty", "-t/-T", help="A terminal of its own; by default, when there is one here.")
-    ] = None,
+    env: common.Env = [],  # noqa: B006
+    cwd: common.Cwd = None,
+    user: common.User = None,
+    timeout: common.Timeout = None,
+    tty: common.Tty = None,
     hardened: Annotated[bool, typer.Option("--hardened", help="With what namespaces leave open closed; begins at /.")] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="At the end print every system call, on standard error.")] = False,
-    shell: Annotated[
-        bool, typer.Option("--shell", help="At the end print the same as a shell script, on standard error.")
-    ] = False,
+    trace: common.Steps = False,
+    shell: common.Script = False,
 ) -> None:
     """Run a command in new namespaces; when it ends, so does everything that it started.
 
@@ -64,8 +60,7 @@ def run(
             gid_map=None if gid_map is None else _lines("--gid-map", gid_map),
             clock=_pairs("--clock", "monotonic=+1d", clock), rootfs=rootfs, mounts=mount,
             limits=_limits(limit), join=joined, loopback=loopback,
-            hardened=hardened, env=common.environment(env), cwd=cwd, user=common.identity(user), timeout=timeout,
-            tty=common.is_terminal() if tty is None else tty, attach=True,
+            hardened=hardened, attach=True, **common.streams(env, cwd, user, timeout, tty),
         )  # fmt: skip
     common.finish(result)
 

@@ -38,7 +38,7 @@ class Enterable:
     def run(
         self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
         env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None, user: str | int | None = None, text: bool = True,
-        stream: bool | Sink = False, tty: bool = False, max_output: int = running.MAX_OUTPUT,
+        stream: bool | Sink = False, tty: bool = False, attach: bool = False, max_output: int = running.MAX_OUTPUT,
     ) -> Result:  # fmt: skip
         """Run a command in it and wait; when it ends, so does everything that it started. Options as for nslab.run.
 
@@ -49,7 +49,7 @@ class Enterable:
         work = _work(targets, command, env=env, cwd=cwd, user=user, tty=tty)
         return running.complete(
             lambda fds: _enter(targets, work, fds, inside, lone=True), work.argv, lone=True, input=input, timeout=timeout,
-            check=check, text=text, stream=stream, tty=tty, max_output=max_output,
+            check=check, text=text, stream=stream, tty=tty, attach=attach, max_output=max_output,
         )  # fmt: skip
 
     def popen(

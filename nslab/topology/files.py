@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ from nslab.topology.document import Document, DocumentPath
 if TYPE_CHECKING:
     from nslab.topology.topology import Topology
 
+    Locate = Callable[[DocumentPath, str], SpecError]
     Made = TypeVar("Made", bound=Topology)
 
 SCHEMA = Path(__file__).with_name("schema.json")
@@ -44,35 +45,40 @@ def load(path: str | os.PathLike[str]) -> tuple[str, str]:
 def build(empty: type[Made], text: str, name: str, file: str) -> Made:
     """The topology that a text describes, resolved once: SpecError saying in which line of ``file`` what cannot be stands."""
     document = Document(text, file, schema())
-    asked = document.value
-    made = empty(asked.get("name", name), ipv6=asked.get("ipv6", True))
-    for kind, values in asked.get("shape", {}).items():
-        with _Located(document, ("shape", kind)):
-            make = getattr(shapes, kind)
-            make(made, **values) if isinstance(values, dict) else make(made, values)
-    first = len(made.links)
-    for node, role in asked.get("nodes", {}).items():
-        with _Located(document, ("nodes", node)):
-            getattr(made, role)(node)
-    for number, link in enumerate(asked.get("links", ())):
-        options = dict(link) if isinstance(link, dict) else {"ends": link}
-        ends = options.pop("ends")
-        with _Located(document, ("links", number), options):
-            made.link(*ends, **options)
+    made = construct(empty, {"name": name, **document.value}, document.error)
     try:
         made.resolve()
     except SpecError as error:
+        first = len(made.links) - len(document.value.get("links", ()))
         paths: list[DocumentPath] = [("links", at) for at, link in enumerate(made.links[first:]) if str(link) in error.argument]
         paths += [("nodes", node) for node in made.nodes if f"node {node!r}" in error.argument]
         raise document.error([*paths, ()][0], str(error)) from None
     return made
 
 
+def construct(empty: type[Made], asked: Mapping[str, Any], locate: Locate | None = None) -> Made:
+    """The topology that the plain values of such a text describe; ``locate`` makes an error of a path and a rule."""
+    made = empty(asked.get("name", ""), ipv6=asked.get("ipv6", True))
+    for kind, values in asked.get("shape", {}).items():
+        with _Located(locate, ("shape", kind)):
+            make = getattr(shapes, kind)
+            make(made, **values) if isinstance(values, dict) else make(made, values)
+    for node, role in asked.get("nodes", {}).items():
+        with _Located(locate, ("nodes", node)):
+            getattr(made, role)(node)
+    for number, link in enumerate(asked.get("links", ())):
+        options = dict(link) if isinstance(link, dict) else {"ends": link}
+        ends = options.pop("ends")
+        with _Located(locate, ("links", number), options):
+            made.link(*ends, **options)
+    return made
+
+
 class _Located:
     """Says where stands what is refused here: at ``path`` of a document, or below that at one of ``keys`` that is named."""
 
-    def __init__(self, document: Document, path: DocumentPath, keys: Iterable[str] = ()):
-        self.document = document
+    def __init__(self, locate: Locate | None, path: DocumentPath, keys: Iterable[str] = ()):
+        self.locate = locate
         self.path = path
         self.keys = keys
 
@@ -80,9 +86,21 @@ class _Located:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, SpecError):
+        if isinstance(error, SpecError) and self.locate:
             named = [key for key in self.keys if key in re.findall(r"\w+", str(error))][:1]
-            raise self.document.error((*self.path, *named), str(error)) from None
+            raise self.locate((*self.path, *named), str(error)) from None
+
+
+def describe(topology: Topology) -> dict[str, Any]:
+    """The plain values from which construct() makes it again."""
+    data: dict[str, Any] = {"name": topology.name} if topology.name else {}
+    data |= {} if topology.ipv6 else {"ipv6": False}
+    links: list[Any] = []
+    for link in topology.links:
+        ends, options = [end.name for end in link.ends], link.options()
+        links.append({"ends": ends, **options} if options else ends)
+    nodes = {node.name: node.role for node in topology}
+    return data | ({"nodes": nodes} if nodes else {}) | ({"links": links} if links else {})
 
 
 def dump(topology: Topology) -> str:
@@ -101,16 +119,14 @@ def dump(topology: Topology) -> str:
         made.fa.set_flow_style()
         return made
 
-    data: dict[str, Any] = {"name": topology.name} if topology.name else {}
-    data |= {} if topology.ipv6 else {"ipv6": False}
-    data["nodes"] = {node.name: node.role for node in topology}
-    data["links"] = []
-    for link in topology.links:
-        ends, options = [end.name for end in link.ends], {key: flow(value) for key, value in link.options().items()}
-        data["links"].append({"ends": flow(ends), **options} if options else flow(ends))
+    data = describe(topology)
+    data["links"] = [
+        {key: flow(value) for key, value in link.items()} if isinstance(link, dict) else flow(link)
+        for link in data.get("links", ())
+    ]
     yaml = YAML()
     yaml.width = WIDTH
     yaml.indent(mapping=2, sequence=4, offset=2)
     out = io.StringIO()
-    yaml.dump({key: value for key, value in data.items() if value or key in ("name", "ipv6")}, out)
+    yaml.dump(data if data["links"] else {key: data[key] for key in data if key != "links"}, out)
     return out.getvalue()

@@ -65,6 +65,16 @@ class Lab(Looking):
     """
 
     def __init__(self, topology: Topology, told: Told | None = None):
+        self._plan(topology)
+        title = f"deploying {self.topology.name or 'the lab'}"
+        with contextlib.ExitStack() as undo, record(self.trace), Progress(title, told) as progress:
+            undo.callback(self.destroy)
+            self._make(progress)
+            undo.pop_all()
+        self.running = True
+
+    def _plan(self, topology: Topology) -> None:
+        """What it is to come to; nothing is there yet."""
         self.topology = topology
         self.layout = topology.resolve()
         self.trace = Trace()
@@ -80,12 +90,6 @@ class Lab(Looking):
         self.running = False
         self._ipv6 = os.path.exists(IPV6)
         self.name_nodes()
-        title = f"deploying {self.topology.name or 'the lab'}"
-        with contextlib.ExitStack() as undo, record(self.trace), Progress(title, told) as progress:
-            undo.callback(self.destroy)
-            self._make(progress)
-            undo.pop_all()
-        self.running = True
 
     # -- deploying ------------------------------------------------------------------------------------------------------
 

@@ -419,6 +419,10 @@ class Topology(Looking):
         self._lab = Lab(self, progress)
         return self._lab
 
+    def adopt(self, lab: Lab) -> None:
+        """From now on this lab is what it was deployed as."""
+        self._lab = lab
+
     @property
     def running(self) -> bool:
         """Whether it is deployed now."""
