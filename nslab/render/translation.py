@@ -64,20 +64,22 @@ def _chain(snapshot: Snapshot, process: SeenProcess) -> list[NamespaceId]:
 
 def ids(snapshot: Snapshot, title: str = "", most: int | None = MOST, which: str = "uid") -> Picture:
     """The uid (or gid) maps of the user namespaces: which id is which, one level up and as the reader numbers it."""
-    users = [each for each in snapshot.of_kind("user") if isinstance(each.content, UserContent)]
+    users = snapshot.of_kind("user")
     groups = fold(users, lambda each: (each.parent, _lines(each, which) if len(_lines(each, which)) > 1 else 0), most)
     drawn = {group[0].id for group in groups}
     graph = style.digraph(rankdir="RL", ranksep="1.2")
     rows: list[Sequence[str]] = [("user namespace", "whose", "inside", "one level up", "here", "count", "setgroups")]
     for group in groups:
         user, above = group[0], snapshot.by_id.get(group[0].parent) if group[0].parent else None
-        lines = [_range_row(line, _up(above, which, line)) for line in _lines(user, which)] or [[cell("nothing mapped yet")]]
+        lines = [_range_row(line, _up(above, which, line)) for line in _lines(user, which)] or [[cell(_unmapped(user))]]
         more = f"and {len(group) - 1} more like it" if len(group) > 1 else ""
         label = table([*_head(snapshot, "user", user.id, more), *lines])
         graph.node(_name(user.id), label, shape="plain", fillcolor="transparent", tooltip=" ")
         for line in _lines(user, which) if above and above.id in drawn else ():
-            for up in _meets(line, _lines(above, which)):
-                graph.edge(f"{_name(user.id)}:{_port(line)}:w", f"{_name(user.parent)}:{_port(up)}:e", penwidth="1.2")
+            ports = [f":{_port(up)}:e" for up in _meets(line, _lines(above, which))]
+            for port in ports or [""]:
+                look = "solid" if port else "dashed"
+                graph.edge(f"{_name(user.id)}:{_port(line)}:w", f"{_name(user.parent)}{port}", penwidth="1.2", style=look)
     for user in users:
         above = snapshot.by_id.get(user.parent) if user.parent else None
         setgroups = user.content.setgroups if isinstance(user.content, UserContent) else ""
@@ -92,6 +94,10 @@ def _head(snapshot: Snapshot, kind: str, namespace: NamespaceId, more: str = "")
     seen = snapshot.by_id.get(namespace)
     notes = (whose(snapshot, seen) if seen else "", more)
     return [[kind_cell(kind, str(namespace.ino))], *([cell(text)] for text in notes if text)]
+
+
+def _unmapped(user: SeenNamespace) -> str:
+    return "nothing mapped yet" if isinstance(user.content, UserContent) else "nobody is there to tell its map"
 
 
 def _range_row(line: IdRange, up: str) -> list[str]:

@@ -34,7 +34,7 @@ def parties(snapshot: Snapshot) -> list[list[SeenProcess]]:
     """
     found: dict[object, list[SeenProcess]] = {}
     for process in snapshot.processes:
-        if not process.kernel and own(snapshot, process):
+        if not process.kernel and process.state not in "ZX" and own(snapshot, process):  # the dead are in what is left
             found.setdefault(process.belongs or tuple(sorted(process.kinds.items())), []).append(process)
     return [sorted(party, key=lambda each: (-len(own(snapshot, each)), each.start, each.pid)) for party in found.values()]
 
