@@ -19,7 +19,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from nslab.errors import NslabError, SpecError
+from nslab.errors import DeadNamespace, SpecError
 from nslab.namespaces import joining, privilege
 from nslab.ops import Execute, Plan, spec
 from nslab.spawner import Child, Descriptor, ensure
@@ -68,10 +68,12 @@ class Forward:
                     self._child.settle()
                     handed = [listener.fileno(), *([pidfd.fileno()] if pidfd else [])]
                     socket.send_fds(self._control, [b"f"], handed)
-                except BaseException as error:
+                except BrokenPipeError:
+                    self.close()
+                    self._child.raise_error()
+                    raise DeadNamespace("the process that was to carry the connections has ended at once.") from None
+                except BaseException:
                     self._control.close()
-                    if isinstance(error, BrokenPipeError):
-                        raise NslabError("the process that was to carry the connections ended at once") from None
                     raise
 
     @property

@@ -100,7 +100,6 @@ class _Intake:
         self.wake = Descriptor(os.eventfd(0, os.EFD_CLOEXEC))
         self.stopped = False
         self.thread = threading.Thread(target=self._read, name="nslab-capture", daemon=True)
-        self.thread.start()
 
     def _read(self) -> None:
         poller = select.poll()
@@ -108,8 +107,19 @@ class _Intake:
         for sock, _ in self.sockets:
             poller.register(sock, select.POLLIN)
         wake = self.wake.fileno()
-        while not self.stopped and all(fd != wake for fd, _ in poller.poll()):
+        while all(fd != wake for fd, _ in poller.poll()):
             self.drain()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Take what has come by now, and let go of the sockets; done by the thread, which nobody interrupts."""
+        with self.lock:
+            self.drain()
+            self.count()
+            self.stopped = True
+            self.frames.sort(key=lambda raw: raw.time)  # of several sockets; what came at one time stays in its order
+            self.wake.close()
+        _close([sock for sock, _ in self.sockets])
 
     def drain(self) -> None:
         """Take all that has come by now."""
@@ -135,21 +145,12 @@ class _Intake:
 
     def stop(self) -> None:
         with self.lock:
-            if self.stopped:
-                return
-            with contextlib.suppress(OSError):
+            if not self.stopped:
                 os.eventfd_write(self.wake.fileno(), 1)
-        if threading.current_thread() is not self.thread:
+        if self.thread.ident is None:
+            self._finish()
+        elif threading.current_thread() is not self.thread:  # else a finalizer has come, and it ends in a moment
             self.thread.join()
-        with self.lock:
-            if self.stopped:
-                return
-            self.drain()
-            self.count()
-            self.stopped = True
-            _close([sock for sock, _ in self.sockets])
-            self.wake.close()
-            self.frames.sort(key=lambda raw: raw.time)  # of several sockets; what came at one time stays in its order
 
 
 class Capture:
@@ -163,6 +164,7 @@ class Capture:
         self._intake = _Intake(sockets, wanted, max_packets)
         self._decoded: list[Packet] = []
         weakref.finalize(self, self._intake.stop).atexit = False  # then all of it goes with the process
+        self._intake.thread.start()
 
     @property
     def running(self) -> bool:
@@ -263,11 +265,11 @@ def start(networks: Mapping[Network, str], place: Place, wanted: Filter, max_pac
         for sock, interface in zip(sockets, networks.values(), strict=True):
             if interface:
                 sock.bind((interface, ETH_P_ALL))
-        labels = [partial(place, network) for network in networks]
-        found = Capture(list(zip(sockets, labels, strict=True)), wanted, max_packets)
     except BaseException:
         _close(sockets)
         raise
+    labels = [partial(place, network) for network in networks]
+    found = Capture(list(zip(sockets, labels, strict=True)), wanted, max_packets)
     for network in networks:
         network.captures.add(found)
     return found

@@ -18,6 +18,7 @@ import os
 import random
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ import nslab.spawner
 from nslab import ipc, network
 from nslab.container import Namespaces, listing
 from nslab.topology.lab import Lab
+from tests.helpers import reaches
 
 KINDS = [kind for kind in ("mnt", "uts", "ipc", "net", "user", "cgroup", "time") if os.path.exists(f"/proc/self/ns/{kind}")]
 
@@ -119,6 +121,24 @@ class Actions:
                 near.veth(f"a{number}", far, f"b{number}", other_master=bridge)[0].address(f"10.0.{number}.1/24")
         near.run(self.litter())
 
+    def do_capture(self) -> None:
+        """What passes a wire, heard by a thread of the notebook."""
+        near, far = network.create_many(2)
+        near.veth("eth0", far, "eth0")[0].address("10.0.0.1/24")
+        self.kept += [near, near.capture("eth0")]
+        near.call(reaches, "10.0.0.2", 0.01)
+        with far.capture(protocol="ARP") as seen:
+            far.run(self.litter())
+        len(seen)
+
+    def do_forward(self) -> None:
+        """A port of the machine's loopback, and connections that go nowhere."""
+        box = self.container("net")
+        forward = box.forward(8080)
+        self.kept.append(forward)
+        with contextlib.suppress(OSError):
+            self.kept.append(socket.create_connection(forward.address, 1))
+
     def root(self) -> Any:
         return self.random.choice(ROOTS)
 
@@ -182,6 +202,11 @@ class Actions:
         self.kept.append(lab.deploy())
         lab["h1"].popen(self.litter() + f"\n{FOREVER}")
         lab["h2"].run(self.litter("cat /etc/hosts"))
+        if self.random.random() < 0.3:
+            self.kept.append(lab.capture("h1"))
+            lab["h1"].forward(8080)
+        if self.random.random() < 0.1:
+            lab.follow("h1", "h2")
         if self.random.random() < 0.3:
             lab.ping_all(timeout=0.05)
         elif self.random.random() < 0.3:
