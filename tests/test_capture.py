@@ -195,6 +195,19 @@ def test_a_node_by_name_and_a_switch_by_its_ports() -> None:
     assert tcp == [("s-1", "in"), ("s-2", "out"), ("s-2", "in"), ("s-1", "out")]
 
 
+def test_a_node_that_came_later_and_its_port() -> None:
+    lab, running = on_a_switch()
+    with running:
+        d = lab.host("d")
+        lab.link(d, "s")
+        with lab.capture(d) as seen, lab.capture("s") as ports:
+            assert d.call(reaches, lab["a"].addresses[0])
+        walk = lab.follow(d, "a")
+    assert {packet.interface for packet in ports if packet.protocol == "TCP"} == {"s-1", "s-4"}
+    assert len([packet for packet in seen if packet.protocol == "TCP"]) == 2
+    assert [(hop.node, hop.interface) for hop in walk.of(1)] == [("d", "eth0"), ("s", "s-4"), ("s", "s-1"), ("a", "eth0")]
+
+
 def test_what_is_no_node_or_no_interface_of_it() -> None:
     lab = two_subnets()
     with pytest.raises(nslab.DeadNamespace):

@@ -155,6 +155,16 @@ def test_the_port_that_is_given_or_why_not() -> None:
                 web.forward(**wrong)  # type: ignore[arg-type]
 
 
+def test_a_node_that_goes() -> None:
+    with node() as web:
+        port = web.forward(8080).address[1]
+        seen = web.topology.capture(web)
+        assert not refused(port)
+        web.remove()
+        assert refused(port)
+        assert not seen.running
+
+
 def test_a_container_and_its_end() -> None:
     with nslab.Container("web", isolate="net pid", loopback=True) as web:
         service = serve(web)

@@ -183,7 +183,7 @@ class Container:
         self._kept: list[Child] = []  # what entered, and may have left something behind
         shell = Plan(request.confinement()).script(SHELL) if request.hardened else f"exec {SHELL}"
         self._cgroup = next((op for op in ops if isinstance(op, InCgroup)), None)
-        self._forwards: list[Forward] = []
+        self._forwards: dict[Forward, str] = {}
         self._held: Stopped | Frozen | None = None  # as long as it is paused
         self._script = _Script(Plan(ops), "cd /\n" if "mnt" in self._members else "", shell)
         self.trace.add_script(self._script)
@@ -340,7 +340,7 @@ class Container:
         with record(self.trace):
             inside = forwarding.LOOPBACK if address is None else (forwarding.checked(address),)
             made = forwarding.Forward(self, port, local=local, inside=inside, pidfd=self._child.pidfd)
-        return forwarding.keep(self._forwards, made)
+        return forwarding.keep(self._forwards, made, self.name)
 
     def joinable(self) -> joining.Target:
         """What others join of it."""

@@ -7,7 +7,6 @@ spawner does.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
 import os
@@ -139,9 +138,9 @@ def _start(way: joining.Way, words: Sequence[str], streams: Mapping[str, Any]) -
     return spawner.start(plan, work=work, fds={**streams, **way.fds}, borrowed=privilege.is_borrowed(plan))
 
 
-def keep(forwards: list[Forward], made: Forward) -> Forward:
-    """Have it live as long as the list; those that have ended go."""
-    with contextlib.suppress(ValueError):
-        forwards[:] = [each for each in forwards if each.alive]
-    forwards.append(made)
+def keep(forwards: dict[Forward, str], made: Forward, name: str) -> Forward:
+    """Have it live as long as the others, those of them that have not ended; ``name`` is of what it leads into."""
+    for ended in [each for each in forwards if not each.alive]:
+        del forwards[ended]
+    forwards[made] = name
     return made

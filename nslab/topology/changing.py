@@ -179,6 +179,8 @@ class _Change:
         lab = self.lab
         for command in [command for command, name in lab.commands.items() if name in self.old_nodes]:
             command.end()
+        for forward in [forward for forward, name in lab.forwards.items() if name in self.old_nodes]:
+            forward.close()
         for name in self.old_nodes.keys() - self.new_nodes.keys():
             lab.networks.pop(name, None)
             lab.hostnames.pop(name, None)

@@ -86,7 +86,7 @@ class Lab(Looking):
         self.commands: weakref.WeakKeyDictionary[Running, str] = weakref.WeakKeyDictionary()  # and the node that each is in
         self.made = dict(zip(topology.links, self.layout.links, strict=True))
         self.last = Changes()
-        self.forwards: list[Forward] = []
+        self.forwards: dict[Forward, str] = {}  # likewise
         self.running = False
         self._ipv6 = os.path.exists(IPV6)
         self.name_nodes()

@@ -94,7 +94,7 @@ def forward(lab: Lab, name: str, port: int, local: int, address: str | None) -> 
     inside = (*forwarding.LOOPBACK, *lab.addresses.get(name, ())) if address is None else (forwarding.checked(address),)
     with record(lab.trace):
         made = forwarding.Forward(lab.node(name)["net"], port, local=local, inside=inside)
-    return forwarding.keep(lab.forwards, made)
+    return forwarding.keep(lab.forwards, made, name)
 
 
 def _network(lab: Lab, name: str) -> Network:
