@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 
 from nslab.cli import common
 from nslab.labs.bringing import bring_up
@@ -32,10 +32,9 @@ def up(
     topology = Topology.read(file)
     topology.name = name or topology.name
     begin = time.monotonic()
-    console = Console(stderr=True)
-    shown = console.status(f"deploying {escape(topology.summary())}") if sys.stderr.isatty() else contextlib.nullcontext()
-    with shown:
-        about = bring_up(topology, file=os.path.abspath(file))
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
+        task = shown.add_task(f"deploying {escape(topology.summary())}", total=1.0)
+        about = bring_up(topology, file=os.path.abspath(file), progress=lambda done: shown.update(task, completed=done))
     if as_json:
         print(json.dumps(about, indent=2))
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from nslab.errors import NslabError
@@ -13,11 +15,11 @@ from nslab.spawner import Descriptor, channel, detached
 from nslab.topology import Topology, files
 
 
-def bring_up(topology: Topology, *, file: str = "") -> dict[str, Any]:
+def bring_up(topology: Topology, *, file: str = "", progress: Callable[[float], object] | None = None) -> dict[str, Any]:
     """Have a process of its own deploy a topology and hold it, and return what it says of the lab once that is up.
 
-    ``file`` is where the topology is from, to be shown. SpecError when a lab of this name is held already; NslabError with
-    the words of what failed, or when an interrupt ends the wait, and then nothing is left.
+    ``file`` is where the topology is from, to be shown; ``progress`` is told how much is done, from 0 to 1. NslabError with the
+    words of what failed, such as that a lab of this name is held already. On that and on an interrupt nothing is left.
     """
     places.check_name(topology.name)
     topology.resolve()
@@ -27,10 +29,19 @@ def bring_up(topology: Topology, *, file: str = "") -> dict[str, Any]:
             detached.start(holder.MODULE, theirs.fileno(), log)
         messages.send(ours, {"topology": files.describe(topology), "file": file})
         try:
-            answer, _ = messages.receive(ours)
+            while "done" in (answer := messages.receive(ours)[0]):
+                if progress:
+                    progress(answer["done"])
         except EOFError:
             words = os.pread(log.fileno(), 1 << 16, 0).decode(errors="replace").strip()
             raise NslabError(f"the holder of the lab ended before the lab was up.\n{words}".strip()) from None
+        except BaseException:
+            with contextlib.suppress(OSError, EOFError):
+                ours.shutdown(socket.SHUT_WR)  # which ends it
+                ours.settimeout(messages.PATIENCE)
+                while messages.receive(ours):
+                    continue
+            raise
     if "failed" in answer:
         raise NslabError(answer["failed"])
     found: dict[str, Any] = answer["up"]

@@ -27,6 +27,7 @@ from nslab.topology import Topology, files
 from nslab.topology.lab import Lab
 
 MODULE = __name__
+EVERY = 0.1  # seconds between two words about how much is done
 
 
 class _End(BaseException):
@@ -42,6 +43,7 @@ class Holder:
         self.started = time.time()
         self.lab: Lab | None = None
         self._report = report
+        self._next_word = 0.0  # when to tell how far it is, as of time.monotonic()
         self._listening = listening
         self._poller = select.poll()
         self._clients: dict[int, socket.socket] = {}
@@ -50,7 +52,10 @@ class Holder:
         """Deploy, say so, and wait for an end."""
         signal.signal(signal.SIGTERM, _end)
         threading.Thread(target=self._serve, daemon=True).start()
-        with self.topology.deploy() as lab, Descriptor(os.pidfd_open(spawner.ensure().watchdog.pid)) as watchdog:
+        with (
+            self.topology.deploy(progress=self._tell_progress) as lab,
+            Descriptor(os.pidfd_open(spawner.ensure().watchdog.pid)) as watchdog,
+        ):
             self.lab = lab
             messages.send(self._report, {"up": self._about()})
             os.dup2(0, 2)  # from here on nobody reads what goes wrong
@@ -60,6 +65,13 @@ class Holder:
             finally:
                 end_members({network.namespace.id for network in lab.networks.values()})
         raise _End
+
+    def _tell_progress(self, done: float) -> None:
+        now = time.monotonic()
+        if now >= self._next_word:
+            self._next_word = now + EVERY
+            with contextlib.suppress(OSError):  # who brought it up does not listen
+                messages.send(self._report, {"done": done})
 
     # -- clients, in a thread of their own: no answer takes long, and none waits for a client ----------------------------
 
