@@ -199,7 +199,7 @@ class Lab(Looking):
     def ping_all(self, *, timeout: float = 2.0) -> Matrix:
         """Ping every host from every other, many at once, and wait for each answer up to ``timeout`` seconds.
 
-        Who has not answered is asked again after each fourth of that: lost is who cannot be reached, not a frame.
+        Who does not answer is asked several times, and once more at the end: lost is who cannot be reached, not a frame.
         """
         hosts = [name for name, role in self.layout.nodes.items() if role == "host" and self.addresses[name]]
         self.node(hosts[0] if hosts else "")

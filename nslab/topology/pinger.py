@@ -1,8 +1,8 @@
 """What ping_all runs in each node, as a program of its own: no module of nslab is loaded.
 
-It is told lines of addresses, sends an echo request to each of them at once, waits for the answers, and prints a line of the
-round-trip times in milliseconds in the same order, "-" for those that did not come in time: its argument, in seconds. Who has
-not answered by then is asked again after each fourth of that time, for on a busy machine a frame may be lost to a full queue.
+It is told lines of a timeout in seconds and addresses, sends an echo request to each of them at once, waits for the answers,
+and prints a line of the round-trip times in milliseconds in the same order, "-" for those that did not come in time. Who has
+not answered is asked again after each fourth of that time, for on a busy machine a frame may be lost to a full queue.
 """
 
 import errno
@@ -68,13 +68,13 @@ def ping(sockets: dict[int, socket.socket], addresses: "list[str]", first: int, 
 
 
 def main() -> None:
-    timeout, first = float(sys.argv[1]), 0
+    first = 0
     sockets: dict[int, socket.socket] = {socket.AF_INET: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)}
     if os.path.exists("/proc/sys/net/ipv6"):
         sockets[socket.AF_INET6] = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
     for line in sys.stdin:
-        addresses = line.split()
-        times = ping(sockets, addresses, first, timeout)
+        timeout, *addresses = line.split()
+        times = ping(sockets, addresses, first, float(timeout))
         print(*("-" if each is None else f"{each * 1000:.3f}" for each in times), flush=True)
         first += TURNS * len(addresses)
 

@@ -21,34 +21,45 @@ PINGER = Path(__file__).with_name("pinger.py")
 
 
 def ping_all(networks: Mapping[str, Network], addresses: Mapping[str, Sequence[str]], timeout: float) -> Matrix:
-    """Ping the first address of each from every other."""
+    """Ping the first address of each from every other, for half of ``timeout``; then who is missing, for all of it."""
     names = list(networks)
     pairs = [(name, names[(at + step) % len(names)]) for step in range(1, len(names)) for at, name in enumerate(names)]
     times: dict[tuple[str, str], float | None] = {}
     with contextlib.ExitStack() as undo:
         pingers: dict[str, Running] = {}
         for name in names if pairs else []:
-            pingers[name] = networks[name].popen([sys.executable, "-I", "-S", os.fspath(PINGER), str(timeout)], stdin=True)
+            pingers[name] = networks[name].popen([sys.executable, "-I", "-S", os.fspath(PINGER)], stdin=True)
             undo.callback(pingers[name].end)
-        for some in _rounds(pairs):
-            asked: dict[str, list[str]] = {}
-            for one, two in some:
-                asked.setdefault(one, []).append(two)
-            for one, targets in asked.items():
-                stdin = pingers[one].stdin
-                assert stdin
-                stdin.write((" ".join(addresses[two][0] for two in targets) + "\n").encode())
-                stdin.flush()
-            for one, targets in asked.items():
-                stdout = pingers[one].stdout
-                assert stdout
-                answers = stdout.readline().split() or [b"-"] * len(targets)  # it was ended
-                for two, answer in zip(targets, answers, strict=True):
-                    times[one, two] = None if answer == b"-" else float(answer)
-            if len(pairs) > AT_ONCE:
-                for name in {name for pair in some for name in pair}:
-                    _forget(networks[name])
+        for seconds in (timeout / 2, timeout):
+            for some in _rounds([pair for pair in pairs if times.get(pair) is None]):
+                times |= _ask(pingers, some, addresses, seconds)
+                if len(pairs) > AT_ONCE:
+                    for name in {name for pair in some for name in pair}:
+                        _forget(networks[name])
     return Matrix({pair: times[pair] for pair in itertools.permutations(names, 2)})
+
+
+def _ask(
+    pingers: Mapping[str, Running], some: Sequence[tuple[str, str]], addresses: Mapping[str, Sequence[str]], seconds: float
+) -> dict[tuple[str, str], float | None]:
+    """One round: have all of these ping at once."""
+    asked: dict[str, list[str]] = {}
+    for one, two in some:
+        asked.setdefault(one, []).append(two)
+    for one, targets in asked.items():
+        stdin = pingers[one].stdin
+        assert stdin
+        with contextlib.suppress(BrokenPipeError):  # it was ended
+            stdin.write(" ".join([str(seconds), *(addresses[two][0] for two in targets)]).encode() + b"\n")
+            stdin.flush()
+    times: dict[tuple[str, str], float | None] = {}
+    for one, targets in asked.items():
+        stdout = pingers[one].stdout
+        assert stdout
+        answers = stdout.readline().split() or [b"-"] * len(targets)
+        for two, answer in zip(targets, answers, strict=True):
+            times[one, two] = None if answer == b"-" else float(answer)
+    return times
 
 
 def _rounds(pairs: Sequence[tuple[str, str]]) -> Iterator[Sequence[tuple[str, str]]]:
