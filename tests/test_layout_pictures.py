@@ -91,6 +91,18 @@ def test_what_is_down_is_drawn_so() -> None:
     assert "down" not in lab.draw().text, "on paper again"
 
 
+def test_a_nat_its_outside_and_a_link_that_is_taken_down_on_paper() -> None:
+    lab = Topology("home")
+    gate = lab.nat("gate")
+    lab.link(gate, lab.host("web"), outside=gate)
+    lab.link(gate, lab.host("a")).down()
+    picture = lab.draw()
+    assert "outside of gate" in picture.dot
+    assert "diagonals" in picture.dot
+    assert picture.dot.count("down</font>") == 2
+    assert "cut corners" in picture.about
+
+
 @pytest.mark.parametrize("shape", LARGE)
 def test_folding_loses_no_node(shape: str) -> None:
     layout = LARGE[shape].resolve()

@@ -7,7 +7,7 @@ what lies between (subnet, rate, delay, loss) a label on it. The grounds are thi
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import graphviz
@@ -52,11 +52,12 @@ def draw_layout(
     layout: Layout, title: str = "", *, down: Collection[End] = (), routes: bool = False, fold: bool | None = None,
     unfold: Iterable[str] = (),
 ) -> Picture:  # fmt: skip
-    """What a topology comes to; ``down`` are interfaces, as (node, name), that are turned off.
+    """What a topology comes to; ``down`` are interfaces, as (node, name), that are turned off besides those of links that are.
 
     With ``routes`` each card has the routes of its node. Of more than 60 nodes those that are alike are drawn once, with how
     many more there are; ``fold`` does that always or never, ``unfold`` names nodes around which everything is drawn.
     """
+    down = {*down, *((end.node, end.interface) for link in layout.links if not link.up for end in link.ends)}
     folding = len(layout.nodes) > FOLD_FROM if fold is None else fold
     folded = fold_layout(layout, down, set(unfold)) if folding else Folded(layout.links, tuple(layout.nodes), ())
     drawn = _Drawn(layout, folded, down, routes, len(folded.nodes) > FOLD_FROM)
@@ -105,8 +106,9 @@ def _node(
                    tooltip=style.tooltip(f"{role} {name}"))  # fmt: skip
         return
     head = f"{_bold(name)}&#160; {_small(role)}"
-    if subnets := drawn.segments.get(name):
-        head += f"<br/>{_small(*_shortened(subnets))}"
+    said = [*drawn.segments.get(name, ()), *(["out of the machine"] if name in drawn.layout.internet else [])]
+    if said:
+        head += f"<br/>{_small(*_shortened(said))}"
     rows = [_chips(drawn, above), head, _chips(drawn, below)]
     if drawn.routes and (routes := drawn.layout.routes.get(name)):
         lines = [f"{'default' if _is_default(route.target) else route.target} via {route.via}" for route in routes]
@@ -151,9 +153,10 @@ def _link(graph: graphviz.Graph, drawn: _Drawn, link: LinkLayout, name: str, end
 
 
 def _said(layout: Layout, link: LinkLayout) -> list[str]:
-    """What is written on a link: its limits, and its subnets unless they are those of a switch, which has them."""
+    """What is written on a link: subnets, unless a switch has them, limits, and what it is the outside of."""
     subnets = () if any(layout.nodes[end.node] == "switch" for end in link.ends) else link.subnets
-    return [*subnets, *(f"{key} {text}" for key, text in link.limits().items())]
+    outside = [f"outside of {link.outside}"] if link.outside else []
+    return [*subnets, *(f"{key} {text}" for key, text in link.limits().items()), *outside]
 
 
 def _is_default(target: str) -> bool:
@@ -187,7 +190,7 @@ def _about(drawn: _Drawn) -> str:
 def _rows(drawn: _Drawn) -> list[list[str]]:
     """The table of the links that are drawn."""
     whole = drawn.layout
-    rows = [list(row) for row in Layout(whole.name, whole.nodes, drawn.folded.links, whole.routes).rows()]
+    rows = [list(row) for row in replace(whole, links=drawn.folded.links).rows()]
     for row in rows[1:]:
         for node, column in ((row[0], 1), (row[3], 4)):
             if (node, row[column]) in drawn.down:

@@ -136,7 +136,7 @@ class _Folding:
         wire: tuple[Hashable, ...] = ()
         if link:
             down = (end.node == name for end in link.ends if (end.node, end.interface) in self.down)
-            wire = (link.rate, link.delay, link.loss, tuple(sorted(down)))
+            wire = (link.rate, link.delay, link.loss, link.outside, tuple(sorted(down)))
         key = (self.layout.nodes[name], wire, tuple(sorted(behind)), name if name in self.unfold else "")
         return self.numbers.setdefault(key, len(self.numbers))
 
