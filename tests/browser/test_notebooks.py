@@ -6,9 +6,16 @@ import pytest
 
 pytestmark = pytest.mark.requires("tool:chromium", "userns")
 
-NOTEBOOKS = ["00-start.ipynb", "01-uts.ipynb", "07-network-one-namespace.ipynb", "08-networks-of-containers.ipynb"]
+NOTEBOOKS = [
+    "00-start.ipynb",
+    "01-uts.ipynb",
+    "07-network-one-namespace.ipynb",
+    "08-networks-of-containers.ipynb",
+    "12-prototyping-topologies.ipynb",
+]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_in_jupyterlab(name, open_notebook, screenshots: Path):
     notebook = open_notebook(name)
