@@ -20,7 +20,7 @@ import pytest
 import nslab
 from nslab import Topology
 from nslab.labs import bringing, messages, places
-from tests.helpers import ROOT, eventually, has_ended, in_python, link, pidfd_of
+from tests.helpers import ROOT, eventually, has_ended, in_python, link, pidfd_of, reaches
 from tests.test_cli import COMMAND, cli, in_terminal, screen
 
 PING = pytest.mark.requires("tool:ping")
@@ -382,6 +382,19 @@ def test_an_attached_lab_has_the_face_of_ones_own(tmp_path) -> None:
         nslab.attach("shop").destroy()
         with pytest.raises(nslab.SpecError, match="no lab 'shop' of this user"):
             nslab.attach("shop")
+
+
+def test_an_attached_lab_is_looked_at_as_ones_own(tmp_path) -> None:
+    with up(tmp_path), nslab.attach("shop") as lab:
+        with lab.capture("till", protocol="TCP") as seen:
+            assert lab["till"].call(reaches, lab["store"].addresses[0])
+        walk = lab.follow("till", "store", protocol="ICMP")
+        assert lab.throughput("till", "store", seconds=0.05).bits > 0
+        forward, left = lab["till"].forward(9), lab.capture("s")
+    assert len(seen) == 2
+    assert [hop.node for hop in walk.of(1)] == ["till", "s", "s", "store"]
+    assert not forward.alive
+    assert not left.running
 
 
 def test_bring_up_from_python(tmp_path) -> None:

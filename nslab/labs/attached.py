@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from typing import Any
+from weakref import WeakSet
 
 from nslab.errors import DeadNamespace, Refused, SpecError
 from nslab.labs import messages, places
@@ -27,6 +28,7 @@ class HeldNetwork(Network):
     def __init__(self, namespace: Namespace):
         self.namespace = namespace
         self.trace = Trace()
+        self.captures = WeakSet()
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("socket", "_indexes"):
@@ -41,6 +43,8 @@ class HeldNetwork(Network):
             raise DeadNamespace("this network was closed.")
 
     def close(self) -> None:
+        for capture in list(self.captures):
+            capture.stop()
         if "socket" in vars(self):
             self.socket.close()
         self.namespace.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nslab.errors import NslabError, SpecError
 
 if TYPE_CHECKING:
+    from nslab.namespaces.running import Running
     from nslab.topology.lab import Lab
 
 METER = Path(__file__).with_name("meter.py")
@@ -58,15 +59,19 @@ def throughput(lab: Lab, one: str, two: str, seconds: float) -> Throughput:
         receiver = lab.networks[two].popen([*meter, "receive", "6" if ":" in address else "4", str(seconds)])
         undo.callback(receiver.end)
         assert receiver.stdout
-        assert receiver.stderr
         port = receiver.stdout.readline().decode().strip()
         sender = lab.networks[one].popen([*meter, "send", address, port])
         undo.callback(sender.end)
         assert sender.stdout
-        assert sender.stderr
         if not sender.stdout.readline():
-            raise NslabError(f"there is no connection from {one} to {two}: {sender.stderr.read().decode().strip()}")
+            raise NslabError(f"there is no connection from {one} to {two}: {_words(sender)}")
         words = receiver.stdout.readline().split()
         if not words:
-            raise NslabError(f"nothing more came from {one} to {two}: {receiver.stderr.read().decode().strip()}")
+            raise NslabError(f"nothing more came from {one} to {two}: {_words(receiver)}")
     return Throughput(one, two, int(words[0]), float(words[1]))
+
+
+def _words(meter: Running) -> str:
+    """Why it has ended."""
+    said = meter.stderr.read().decode().strip() if meter.stderr else ""
+    return said or "the process that measured it was ended"
