@@ -44,8 +44,8 @@ def follow(lab: Lab, action: Callable[[], Any], wanted: Filter, max_packets: int
 def ping(lab: Lab, one: str, two: str, timeout: float = 2.0) -> float | None:
     """Ping a node once from another: the round-trip time in milliseconds, None where no answer came."""
     lab.node(two)
-    command = [sys.executable, "-I", "-S", os.fspath(PINGER), str(timeout)]
-    result = lab.networks[one].run(command, input=f"{lab.addresses[two][0]}\n")
+    command = [sys.executable, "-I", "-S", os.fspath(PINGER)]
+    result = lab.networks[one].run(command, input=f"{timeout} {lab.addresses[two][0]}\n")
     if result.returncode:
         raise CommandError(f"the ping failed:\n{result.stderr}", result)
     answer = result.stdout.strip()
