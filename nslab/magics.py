@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import shlex
+import sys
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -33,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser("%%ns", add_help=False, allow_abbrev=False, description="Run this cell inside a container.")
     parser.add_argument(
-        "name", nargs="?", help="the container: its name, or a variable that holds one, a process or a namespace"
+        "name", nargs="?", help="the container or node: its name, or a variable that holds one, a process or a namespace"
     )
     parser.add_argument(
         "--python", action="store_true", help="the cell is Python, for a new interpreter inside; else it is bash"
@@ -111,20 +112,29 @@ class NamespaceMagics(Magics):
             return held
         if name in live:
             return live[name]
+        if name in (found := nodes()):
+            return found[name]
         if held is not None:
             raise UsageError(f"{name!r} is {type(held).__name__}, nothing to run a cell in; there are: {self.known()}")
         close = difflib.get_close_matches(name, names(self.shell), 1)
         guess = f"; did you mean {close[0]!r}?" if close else f"; there are: {self.known()}"
-        raise UsageError(f"there is no container {name!r} here{guess}")
+        raise UsageError(f"there is no container or node {name!r} here{guess}")
 
     def known(self) -> str:
         return ", ".join(names(self.shell)) or "none"
 
 
 def names(shell: Any) -> list[str]:
-    """The names of the containers that have not ended, and of the variables that hold something to run commands in."""
+    """The names of containers and nodes that have not ended, and of the variables that hold something to run commands in."""
     held = {name: value for name, value in shell.user_ns.items() if not name.startswith("_")} if shell else {}
-    return sorted(name for name, place in {**held, **live}.items() if isinstance(place, Place) and place.alive)
+    return sorted(name for name, place in {**nodes(), **held, **live}.items() if isinstance(place, Place) and place.alive)
+
+
+def nodes() -> dict[str, Enterable]:
+    """The nodes of the labs that run here, by name; of two of one name that of the lab that was deployed last."""
+    topology = sys.modules.get("nslab.topology.lab")  # without which there is no lab
+    labs = topology.running() if topology else []
+    return {node.name: node for lab in labs for node in lab.topology if node.alive}
 
 
 def run_cell(place: Place, command: list[str], *, timeout: float | None = None, **options: Any) -> Result:

@@ -42,6 +42,7 @@ PACKAGES = {
     "iproute2": "ip",
     "iputils-ping": "ping",
     "nftables": "nft",
+    "slirp4netns": "slirp4netns",
     "procps": "ps",
     "busybox-static": "busybox",
     "user-mode-linux": "linux.uml",

@@ -295,7 +295,7 @@ def test_a_steered_process_and_a_handle_are_joined_too() -> None:
     ("join", "isolate", "rule"),
     [
         ({"nett": 1}, "", "did you mean 'net'"),
-        ({"net": "web"}, "", "must be a Container, a Process, a Namespace or a PID, not str"),
+        ({"net": "web"}, "", "must be a Container, Process, Node, Namespace or a PID, not str"),
         ({"net": None}, "", "not NoneType"),
         ({"net": True}, "", "not bool"),
         ({"net": -1}, "", "does not lie between"),

@@ -115,8 +115,8 @@ AB = "nodes: {a: host, b: host}\nlinks:\n  - ends: [a, b]\n    "
 WRONG = {
     # what a checker of the schema finds too
     "nodes: {a: hots}": r"1:12: nodes\.a: 'hots' is none of host, router, nat, switch\. Did you mean host\?",
-    "nodes: {a: 5}": r"1:12: nodes\.a: must be text: '5', in quotes",
-    "nodes:\n  a: host\n  b: {}": r"3:6: nodes\.b: must be text",
+    "nodes: {a: 5}": r"1:12: nodes\.a: must be text or keys and values",
+    "nodes:\n  a: host\n  b: {}": r"3:6: nodes\.b: lacks role",
     "nodes: [a]": r"1:8: nodes: must be keys and values",
     "node: {a: host}": r"1:1: node: there is no such key; known: name, .*Did you mean nodes\?",
     "rate: 5mbit": r"1:1: rate: there is no such key.*Did you mean links\[\]\.rate\?",
@@ -207,6 +207,8 @@ def described(schema, where):
     for key, inner in filled.get("properties", {}).items():
         yield f"{where}{key}", inner.get("description") or definitions[inner["$ref"].rpartition("/")[2]]["description"]
         yield from described(inner, f"{where}{key}.")
+    if isinstance(filled.get("additionalProperties"), dict):
+        yield from described(filled["additionalProperties"], f"{where}*.")
     for form in filled.get("anyOf", ()):
         yield from described(form, where)
     if "items" in filled:

@@ -29,7 +29,7 @@ from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink
 from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
-from nslab.ops import Execute, InCgroup, Plan, WriteFile, spec
+from nslab.ops import Execute, InCgroup, NewNamespaces, Op, Plan, WriteFile, spec
 from nslab.ops.base import SHELL
 from nslab.spawner import Call, Child, ensure
 from nslab.trace import Trace, emit_script, record
@@ -318,7 +318,7 @@ class Container:
         pidfd = self._child.pidfd
         if pidfd is None or pidfd.readable():
             raise self._dead()
-        ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops), self._cgroup)
+        ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops), self._cgroup) + self.inside()
         if self._request.hardened:  # in the process that starts it, which is in sight of those inside
             ops += work.before if isinstance(work, Execute) else self._request.confinement()
             work = replace(work, before=(), launched=True) if isinstance(work, Execute) else work
@@ -341,6 +341,26 @@ class Container:
             inside = forwarding.LOOPBACK if address is None else (forwarding.checked(address),)
             made = forwarding.Forward(self, port, local=local, inside=inside, pidfd=self._child.pidfd)
         return forwarding.keep(self._forwards, made, self.name)
+
+    def inside(self) -> tuple[Op, ...]:
+        """What else each process that enters does first."""
+        return ()
+
+    def perform(self, ops: tuple[Op, ...]) -> None:
+        """Have a process enter, with all rights that there are inside, and do this."""
+        pidfd = self._child.pidfd
+        if pidfd is None or pidfd.readable():
+            raise self._dead()
+        enter = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops))
+        if "pid" in self._members:  # whose /proc shows members only, which is what a new process is
+            enter += (NewNamespaces(()),)
+        plan = Plan((*enter, *ops))
+        with self._recorded():
+            child = self._spawner.start(plan, fds={"init": pidfd}, borrowed=self._borrowed, stay=True)
+            try:
+                child.settle()
+            finally:
+                child.end()
 
     def joinable(self) -> joining.Target:
         """What others join of it."""

@@ -83,6 +83,8 @@ def checked(join: Any, isolated: tuple[str, ...]) -> dict[str, Target]:
             if kind in found:
                 raise SpecError("join", f"{kind} is named twice")
             one = value[kind] if isinstance(value, Mapping) and kind in value else value
+            if isinstance(joins := getattr(value, "joins", None), MethodType):  # whose namespaces are known by their kinds
+                one = joins().get(kind, value)
             key_of = (type(one), one if isinstance(one, int) else id(one))
             known[key_of] = found[kind] = known.get(key_of) or target(one, kind)
             if found[kind].kind not in ("", kind):
@@ -97,7 +99,7 @@ def target(value: Any, kind: str) -> Target:
     if isinstance(joinable := getattr(value, "joinable", None), MethodType):
         made: Target = joinable()
         return made
-    raise SpecError("join", f"{kind}: must be a Container, a Process, a Namespace or a PID, not {type(value).__name__}")
+    raise SpecError("join", f"{kind}: must be a Container, Process, Node, Namespace or a PID, not {type(value).__name__}")
 
 
 def of_pid(pid: int) -> Target:

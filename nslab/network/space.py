@@ -326,15 +326,19 @@ class Network(Enterable):
         """A path in /proc by which others reach the namespace while this object is open."""
         return f"/proc/{os.getpid()}/fd/{self.namespace.fileno()}"
 
+    def owner_path(self) -> str:
+        """A path in /proc of the user namespace that owns it; "" where that cannot be seen."""
+        if not (owner := self.namespace.owner):
+            return ""
+        with owner:
+            spawner = ensure()
+            return f"/proc/{spawner.borrowed_pid}/ns/user" if owner.id == spawner.borrowed_user else owner.path()
+
     @property
     def enter(self) -> str:
         """The beginning of a shell command that is to do something in it."""
-        user = ""
-        if not privilege.is_privileged() and (owner := self.namespace.owner):
-            with owner:
-                spawner = ensure()
-                path = f"/proc/{spawner.borrowed_pid}/ns/user" if owner.id == spawner.borrowed_user else owner.path()
-            user = f"--preserve-credentials --user={path} "
+        path = "" if privilege.is_privileged() else self.owner_path()
+        user = f"--preserve-credentials --user={path} " if path else ""
         return f"nsenter {user}--net={self.place}"
 
     def as_target(self) -> str:

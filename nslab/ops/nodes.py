@@ -44,14 +44,17 @@ class NewHostnames(Op):
 class ShowTexts(Op):
     """Show texts at the paths of files that are there: ``texts`` are (path, text). They lie in memory: no file is left behind.
 
-    For a moment a tmpfs lies over the folder ``stage``, in which none of them may be.
+    For a moment a tmpfs lies over the folder ``stage``, in which none of them may be. ``make`` makes files that are missing.
     """
 
     texts: tuple[tuple[str, str], ...]
     stage: str = "/run"
+    make: bool = False
     changes: ClassVar[str] = "mnt"
 
     def perform(self, context: Context) -> None:
+        for path, _ in self.texts if self.make else ():
+            guard.invoke("open", (path, "O_CREAT"), _make, path)
         syscalls.mount("tmpfs", self.stage, "tmpfs", 0, "mode=755")
         for number, (path, text) in enumerate(self.texts):
             file = f"{self.stage}/{number}"
@@ -64,16 +67,40 @@ class ShowTexts(Op):
 
     def shell(self) -> str:
         stage = shlex.quote(self.stage)
-        lines = [f"mount -t tmpfs -o mode=755 tmpfs {stage}"]
+        lines = [f"[ -e {shlex.quote(path)} ] || : > {shlex.quote(path)}" for path, _ in self.texts if self.make]
+        lines.append(f"mount -t tmpfs -o mode=755 tmpfs {stage}")
         for number, (path, text) in enumerate(self.texts):
             file = shlex.quote(f"{self.stage}/{number}")
             lines.append(f"printf %s {shlex.quote(text)} > {file}; chmod 644 {file}; mount --bind {file} {shlex.quote(path)}")
         return "\n".join([*lines, f"umount --lazy {stage}"])
 
 
-def _write(file: str, text: str) -> int:
-    with opened(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as fd:
-        os.fchmod(fd, 0o644)
+@dataclass(frozen=True)
+class RewriteTexts(Op):
+    """Give files that ShowTexts has made other texts."""
+
+    texts: tuple[tuple[str, str], ...]
+
+    def perform(self, context: Context) -> None:
+        for path, text in self.texts:
+            guard.invoke("write", (path, f"{len(text)} characters"), _write, path, text, os.O_TRUNC)
+
+    def describe(self) -> str:
+        return f"write {', '.join(path for path, _ in self.texts)} anew"
+
+    def shell(self) -> str:
+        return "\n".join(f"printf %s {shlex.quote(text)} > {shlex.quote(path)}" for path, text in self.texts)
+
+
+def _make(path: str) -> int:
+    with opened(path, os.O_CREAT | os.O_RDONLY):
+        return 0
+
+
+def _write(file: str, text: str, how: int = os.O_CREAT | os.O_EXCL) -> int:
+    with opened(file, how | os.O_WRONLY) as fd:
+        if how & os.O_CREAT:
+            os.fchmod(fd, 0o644)
         data = text.encode()
         while data:
             data = data[os.write(fd, data) :]

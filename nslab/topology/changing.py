@@ -23,8 +23,10 @@ from nslab.topology import hiding, resolving, undoing
 from nslab.trace import record
 
 if TYPE_CHECKING:
+    from nslab.container import Container
     from nslab.namespaces import Namespace
     from nslab.network import Network
+    from nslab.topology.internet import Uplink
     from nslab.topology.lab import Lab
 
 GONE = (ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL)  # what the kernel says of what is not there (any more)
@@ -87,7 +89,7 @@ def change(lab: Lab, layout: Layout) -> Changes:
             undo.pop_all()
         work.let_go()
     lab.layout, lab.made = layout, dict(zip(lab.topology.links, layout.links, strict=True))
-    lab.name_nodes()
+    lab.asked = {node.name: node.options() for node in lab.topology}
     return Changes(tuple(work.done), len(lab.trace) - before)
 
 
@@ -97,9 +99,11 @@ class _Change:
     def __init__(self, lab: Lab, layout: Layout):
         self.lab, self.before, self.after = lab, lab.layout, layout
         self.done: list[tuple[str, str, str]] = []
+        self.closing: list[Uplink | Container | Network | Namespace] = []
         old, new = lab.layout.nodes, layout.nodes
-        self.old_nodes = {name: role for name, role in old.items() if new.get(name) != role}
-        self.new_nodes = {name: role for name, role in new.items() if old.get(name) != role}
+        same = {name for name, role in new.items() if old.get(name) == role and lab.asked[name] == lab.topology[name].options()}
+        self.old_nodes = {name: role for name, role in old.items() if name not in same}
+        self.new_nodes = {name: role for name, role in new.items() if name not in same}
         self._note("node", [f"{name} ({role})" for name, role in self.old_nodes.items()],
                    [f"{name} ({role})" for name, role in self.new_nodes.items()])  # fmt: skip
         there, wanted = ({_key(link): link for link in each.links} for each in (lab.layout, layout))
@@ -148,8 +152,12 @@ class _Change:
     def carry_out(self, undo: contextlib.ExitStack) -> None:
         lab = self.lab
         gone = [name for name in self.old_nodes if name in lab.networks]
-        self.closing: list[Network | Namespace] = [lab.networks[name] for name in gone]
-        self.closing += [lab.hostnames[name] for name in gone]
+        for name in gone:
+            self.closing += [held[name] for held in (lab.uplinks, lab.containers, lab.networks, lab.hostnames) if name in held]
+            if name in lab.uplinks:  # else a new node of this name would seem to have it
+                undo.callback(lab.uplinks.update, {name: lab.uplinks.pop(name)})
+            if name in lab.containers:
+                undo.callback(lab.containers.update, {name: lab.containers.pop(name)})
         undo.callback(undoing.let_go, lab, undoing.nodes(lab))
         undo.callback(undoing.restore, undoing.tables(lab, self._touched()))
         lab.add_nodes(self.new_nodes)
@@ -173,6 +181,8 @@ class _Change:
             if name not in self.new_nodes:
                 undo.callback(hiding.hide, lab.networks[name], self._outside(name))
             hiding.hide(lab.networks[name], outside)
+        undo.callback(lab.name_nodes, self.before)
+        lab.name_nodes(self.after)
 
     def let_go(self) -> None:
         """End what runs in nodes that go, and let go of them."""

@@ -63,9 +63,10 @@ def construct(empty: type[Made], asked: Mapping[str, Any], locate: Locate | None
         with _Located(locate, ("shape", kind)):
             make = getattr(shapes, kind)
             make(made, **values) if isinstance(values, dict) else make(made, values)
-    for node, role in asked.get("nodes", {}).items():
-        with _Located(locate, ("nodes", node)):
-            getattr(made, role)(node)
+    for node, what in asked.get("nodes", {}).items():
+        options = {"role": what} if isinstance(what, str) else dict(what)
+        with _Located(locate, ("nodes", node), options):
+            getattr(made, options.pop("role"))(node, **options)
     for number, link in enumerate(asked.get("links", ())):
         options = dict(link) if isinstance(link, dict) else {"ends": link}
         ends = options.pop("ends")
@@ -99,7 +100,7 @@ def describe(topology: Topology) -> dict[str, Any]:
     for link in topology.links:
         ends, options = [end.name for end in link.ends], link.options()
         links.append({"ends": ends, **options} if options else ends)
-    nodes = {node.name: node.role for node in topology}
+    nodes = {node.name: {"role": node.role, **node.options()} if node.options() else node.role for node in topology}
     return data | ({"nodes": nodes} if nodes else {}) | ({"links": links} if links else {})
 
 
@@ -120,6 +121,7 @@ def dump(topology: Topology) -> str:
         return made
 
     data = describe(topology)
+    data |= {"nodes": {name: flow(what) for name, what in data["nodes"].items()}} if "nodes" in data else {}
     data["links"] = [
         {key: flow(value) for key, value in link.items()} if isinstance(link, dict) else flow(link)
         for link in data.get("links", ())

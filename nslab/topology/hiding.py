@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nslab.errors import Unavailable
+from nslab.topology.resolving import WAY_OUT
 
 if TYPE_CHECKING:
     from nslab.model import Layout
@@ -22,6 +23,8 @@ def outsides(layout: Layout) -> dict[str, tuple[str, ...]]:
     for link in layout.links:
         if link.outside:
             found[link.outside] += [end.interface for end in link.ends if end.node == link.outside]
+    for name in layout.internet:
+        found[name].append(WAY_OUT)
     return {name: tuple(interfaces) for name, interfaces in found.items() if interfaces}
 
 

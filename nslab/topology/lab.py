@@ -22,8 +22,10 @@ from nslab.network.making import Ended, make_room
 from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
 from nslab.ops.nodes import NewHostnames, ShowTexts
 from nslab.spawner import Descriptor, ensure
-from nslab.topology import changing, hiding, pinging
+from nslab.topology import changing, hiding, internet, pinging
 from nslab.topology.changing import Changes
+from nslab.topology.contained import NodeContainer
+from nslab.topology.internet import Uplink
 from nslab.topology.looking import Looking
 from nslab.topology.progress import Progress, Told
 from nslab.trace import Trace, emit_script, record
@@ -55,13 +57,23 @@ IPV6 = "/proc/sys/net/ipv6"
 DESCRIPTORS = 3  # of a node: its network, a netlink socket there, its host name
 
 
-class Lab(Looking):
-    """A topology that has been deployed: network and UTS namespaces that descriptors of this process hold, and no process.
+_labs: weakref.WeakValueDictionary[int, Lab] = weakref.WeakValueDictionary()  # in the order in which they were deployed
+_deployed = itertools.count()
 
-    ``layout`` is what was made, ``networks`` the Network of each host and router by name, ``fabric`` the one in which the
-    switches are bridges (None when there are none), ``interfaces`` each interface by its node and name. ``trace`` has all that
-    was asked of the kernel, ``last`` what its last change did. It is gone with destroy(), at the end of a ``with``, and with
-    this process.
+
+def running() -> list[Lab]:
+    """The labs of this process that are up, the latest last."""
+    return [lab for _, lab in sorted(_labs.items()) if lab.running]
+
+
+class Lab(Looking):
+    """A topology that has been deployed: network and UTS namespaces that descriptors of this process hold, and no process but
+    those of nodes that are containers.
+
+    ``layout`` is what was made, ``networks`` the Network of each host and router by name, ``containers`` those of nodes that
+    have more of their own, ``fabric`` the Network in which the switches are bridges (None when there are none), ``interfaces``
+    each interface by its node and name. ``trace`` has all that was asked of the kernel, ``last`` what its last change did. It
+    is gone with destroy(), at the end of a ``with``, and with this process.
     """
 
     def __init__(self, topology: Topology, told: Told | None = None):
@@ -72,6 +84,7 @@ class Lab(Looking):
             self._make(progress)
             undo.pop_all()
         self.running = True
+        _labs[next(_deployed)] = self
 
     def _plan(self, topology: Topology) -> None:
         """What it is to come to; nothing is there yet."""
@@ -80,16 +93,19 @@ class Lab(Looking):
         self.trace = Trace()
         self.networks: dict[str, Network] = {}
         self.hostnames: dict[str, Namespace] = {}
+        self.containers: dict[str, NodeContainer] = {}
+        self.uplinks: dict[str, Uplink] = {}  # out of the machine
         self.fabric: Network | None = None
         self.bridges: dict[str, Interface] = {}
         self.interfaces: dict[tuple[str, str], Interface] = {}
         self.commands: weakref.WeakKeyDictionary[Running, str] = weakref.WeakKeyDictionary()  # and the node that each is in
         self.made = dict(zip(topology.links, self.layout.links, strict=True))
+        self.asked = {node.name: node.options() for node in topology}
         self.last = Changes()
         self.forwards: dict[Forward, str] = {}  # likewise
         self.running = False
         self._ipv6 = os.path.exists(IPV6)
-        self.name_nodes()
+        self.name_nodes(self.layout)
 
     # -- deploying ------------------------------------------------------------------------------------------------------
 
@@ -106,6 +122,7 @@ class Lab(Looking):
                     self.networks[name].route(route.target, via=route.via, interface=self.interfaces[name, route.interface])
         for name, outside in hiding.outsides(layout).items():
             hiding.hide(self.networks[name], outside)
+        self.name_nodes(layout)
 
     def check(self, layout: Layout, nodes: Iterable[str], links: Iterable[LinkLayout]) -> None:
         """Unavailable for what these nodes and links need and the machine does not have, before anything is made."""
@@ -115,6 +132,8 @@ class Lab(Looking):
         if any(link.delay or link.loss for link in links):
             probing.require("netem")
         hiding.check(layout)
+        if any(self.topology[name].internet for name in nodes):
+            internet.check()
 
     def add_nodes(self, nodes: Mapping[str, str], told: Callable[[int, int], object] | None = None) -> None:
         """Make namespaces for these, roles by name: all that forward not, all that do, the fabric, then the host names.
@@ -131,9 +150,18 @@ class Lab(Looking):
         both = PLAIN | (SILENT if self._ipv6 else {})
         forwarding = both | FORWARD4 | (FORWARD6 if self._ipv6 else {})
         for roles, sysctls in ((("host",), both), (("router", "nat"), forwarding)):
-            if names := [name for name, role in nodes.items() if role in roles]:
-                made |= zip(names, network.create_many(len(names), sysctls=sysctls, told=one_more), strict=True)
+            names = [name for name, role in nodes.items() if role in roles]
+            if plain := [name for name in names if not self.topology[name].asked]:
+                made |= zip(plain, network.create_many(len(plain), sysctls=sysctls, told=one_more), strict=True)
                 self.networks |= made
+            for name in names:
+                if (node := self.topology[name]).asked:
+                    self.containers[name] = container = NodeContainer(node, sysctls, self.inside)
+                    self.networks[name] = Network.of(container)
+                    self.hostnames[name] = container.namespaces["uts"]
+        for name in nodes:
+            if self.topology[name].internet:
+                self.uplinks[name] = Uplink(self.networks[name])
         if not self.fabric and "switch" in nodes.values():
             unfiltered = UNFILTERED if os.path.exists("/proc/sys/net/bridge") else {}
             self.fabric = network.create(sysctls=unfiltered | (MUTE if self._ipv6 else {}))
@@ -188,10 +216,13 @@ class Lab(Looking):
         layout = changing.settle(self)
         self.last = changing.change(self, layout)
 
-    def name_nodes(self) -> None:
+    def name_nodes(self, layout: Layout) -> None:
         """Say to whoever asks from now on which addresses the nodes have."""
-        self.addresses = _addresses(self.layout)
-        self._inside = _inside(self.addresses)
+        self.addresses = _addresses(layout)
+        texts = _texts(self.addresses, internet.RESOLVER if layout.internet else RESOLVER)
+        self._inside = _inside(texts)
+        for container in self.containers.values():
+            container.show(texts)
 
     def __getitem__(self, name: str) -> Node:
         return self.topology[name]
@@ -220,9 +251,10 @@ class Lab(Looking):
             forward.close()
         for command in list(self.commands):
             command.end()
-        held: list[Network | Namespace] = [*self.networks.values(), *self.hostnames.values()]
-        for each in held + ([self.fabric] if self.fabric else []):
-            each.close()
+        held: list[Uplink | NodeContainer | Network | Namespace] = [*self.uplinks.values(), *self.containers.values()]
+        for each in (*held, *self.networks.values(), *self.hostnames.values(), self.fabric):
+            if each:
+                each.close()
 
     def __enter__(self) -> Lab:
         return self
@@ -254,10 +286,14 @@ def _addresses(layout: Layout) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _inside(addresses: Mapping[str, Iterable[str]]) -> tuple[Op, ...]:
+def _texts(addresses: Mapping[str, Iterable[str]], resolver: str) -> dict[str, str]:
+    """The files by which names are resolved."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
     lines += [f"{address} {name}" for name, found in addresses.items() for address in found]
-    texts = {"/etc/hosts": "\n".join(lines) + "\n", "/etc/resolv.conf": RESOLVER}
+    return {"/etc/hosts": "\n".join(lines) + "\n", "/etc/resolv.conf": resolver}
+
+
+def _inside(texts: Mapping[str, str]) -> tuple[Op, ...]:
     shown = tuple((os.path.realpath(path), text) for path, text in texts.items() if os.path.isfile(path))
     ops: list[Op] = [
         Unshare(("mnt",), implied=WHY_MOUNTS),

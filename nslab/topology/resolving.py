@@ -29,6 +29,7 @@ SMALLEST = {4: 24, 6: 64}  # the prefix of an automatic subnet, unless more addr
 HIGHEST = 65534  # the number, counted from 1, of the highest address that is given automatically
 MAX_PORTS = 1023  # of one Linux bridge: BR_MAX_PORTS
 WORLD = IPv4Network("0.0.0.0/0")  # where a nat with a way out of the machine leads
+WAY_OUT = "internet"  # the interface by which it does
 UPLINK = IPv4Network("100.64.0.0/24")  # between such a nat and the program that passes on what it sends. RFC 6598
 
 End = tuple[int, str]  # the number of a link and the name of the node at this end of it
@@ -97,6 +98,9 @@ def _interfaces(topology: Topology, kept: Kept) -> dict[End, str]:
     """A name for every end. Ports of switches share one namespace with the bridges themselves."""
     found: dict[End, str] = {}
     taken: dict[str, dict[str, str]] = {node.name: {} for node in topology if node.role != "switch"}
+    for node in topology:
+        if node.internet:
+            taken[node.name][WAY_OUT] = "its way out of the machine"
     fabric = {node.name: f"the bridge of node {node.name!r}" for node in topology if node.role == "switch"}
     for number, link in enumerate(topology.links):
         for node in link.ends:

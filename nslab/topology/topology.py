@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from nslab.errors import DeadNamespace, NslabError, SpecError
 from nslab.model import Layout, LinkLayout, limits
+from nslab.namespaces import joining, running
 from nslab.namespaces.entering import Enterable
-from nslab.namespaces.running import Running
+from nslab.namespaces.running import Result, Running, Sink
 from nslab.ops import Op, spec
-from nslab.topology import editing, files, looking, resolving, shapes, values
+from nslab.topology import contained, editing, files, looking, resolving, shapes, values
 from nslab.topology.looking import Looking
 
 if TYPE_CHECKING:
     import networkx
 
+    from nslab.container import Container
+    from nslab.container.mounts import MountRequest
     from nslab.namespaces.forwarding import Forward
     from nslab.network import Network
     from nslab.render import Picture
@@ -33,13 +36,15 @@ class Node(Enterable):
     """A node of a topology: a host, a router (it forwards), a nat (that hides what is behind) or a switch (a bridge).
 
     While the topology is deployed, ``run``, ``popen`` and ``call`` work in it: in its network, under its host name, with the
-    names of all nodes in /etc/hosts and a /sys that shows its interfaces; all else is the machine's.
+    names of all nodes in /etc/hosts and a /sys that shows its interfaces; all else is the machine's, unless more was asked for:
+    then it is a Container, ``container``, whose network and host name are those of the node.
     """
 
-    def __init__(self, topology: Topology, name: str, role: str, *, internet: bool = False):
+    def __init__(self, topology: Topology, name: str, role: str, *, asked: Mapping[str, Any], internet: bool = False):
         self.topology = topology
         self.name = name
         self.role = role
+        self.asked = asked  # what it has of its own besides a network and a host name, in the words of Container
         self.internet = internet  # a nat that leads out of the machine
 
     @property
@@ -63,17 +68,56 @@ class Node(Enterable):
     @property
     def alive(self) -> bool:
         """Whether something can run in it now."""
-        return self.topology.running and self.name in self._lab.networks
+        if not self.topology.running or self.name not in self._lab.networks:
+            return False
+        return not self.asked or self.container.alive
+
+    @property
+    def container(self) -> Container:
+        """Itself in the lab, where more of its own was asked for: stats(), pause(), wait_for() and so on."""
+        self.joins()
+        if not self.asked:
+            raise SpecError(f"node {self.name!r}", "is no container: it holds no process; say isolate='pid mnt', for example")
+        if self.name not in self._lab.containers:
+            raise SpecError(
+                f"node {self.name!r}", "is a container of the process that holds the lab, and entered from there only"
+            )
+        return self._lab.containers[self.name]
+
+    def joinable(self) -> joining.Target:
+        """What others join of it, besides its network and host name."""
+        return self.container.joinable()
 
     def inside(self) -> tuple[Op, ...]:
         return self._lab.inside()
+
+    def run(
+        self, command: spec.Command, *, input: str | bytes | None = None, timeout: float | None = None, check: bool = False,
+        env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None, user: str | int | None = None, text: bool = True,
+        stream: bool | Sink = False, tty: bool = False, attach: bool = False, max_output: int = running.MAX_OUTPUT,
+    ) -> Result:  # fmt: skip
+        """Run a command in it and wait; options as for nslab.run. What a container is left with in the background goes on."""
+        options: dict[str, Any] = {
+            "input": input, "timeout": timeout, "check": check, "env": env, "cwd": cwd, "user": user, "text": text,
+            "stream": stream, "tty": tty, "max_output": max_output,
+        }  # fmt: skip
+        if not self.asked:
+            return super().run(command, attach=attach, **options)
+        if attach:
+            raise SpecError("attach", f"{self.name!r} is a container, entered by its name with nslab exec, or without attach")
+        return self.container.run(command, **options)
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a Python function in it, in a process of its own, and return its value; its exception is raised here."""
+        return (self.container.call if self.asked else super().call)(function, *args, **kwargs)
 
     def popen(
         self, command: spec.Command, *, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
         user: str | int | None = None, stdin: bool = False,
     ) -> Running:  # fmt: skip
         """Start a command in it and return at once: a handle with pid, wait(), kill(), stdout. It ends with the lab."""
-        command_there = super().popen(command, env=env, cwd=cwd, user=user, stdin=stdin)
+        popen = self.container.popen if self.asked else super().popen
+        command_there = popen(command, env=env, cwd=cwd, user=user, stdin=stdin)
         self._lab.commands[command_there] = self.name
         return command_there
 
@@ -91,7 +135,7 @@ class Node(Enterable):
 
     def options(self) -> dict[str, Any]:
         """The keywords of ``Topology.host`` and so on that ask for the same."""
-        return {"internet": True} if self.internet else {}
+        return {**self.asked, **({"internet": True} if self.internet else {})}
 
     def is_like(self, other: Node) -> bool:
         """Whether it asks for the same."""
@@ -99,7 +143,7 @@ class Node(Enterable):
 
     def copy(self, topology: Topology) -> Node:
         """One that asks for the same, of another topology."""
-        return Node(topology, self.name, self.role, **self.options())
+        return Node(topology, self.name, self.role, asked=self.asked, internet=self.internet)
 
     def __str__(self) -> str:
         return self.name
@@ -256,33 +300,49 @@ class Topology(Looking):
 
     # -- nodes and links ------------------------------------------------------------------------------------------------
 
-    def host(self, name: str) -> Node:
-        """A node that does not forward; what is not on its own subnets it sends to a router, if there is one."""
-        return self._node(name, "host")
+    def host(
+        self, name: str, *, isolate: str | Iterable[str] = "", rootfs: spec.Folder | None = None,
+        mounts: Iterable[MountRequest] = (), limits: Mapping[str, Any] | None = None, hardened: bool = False,
+    ) -> Node:  # fmt: skip
+        """A node that does not forward; what is not on its own subnets it sends to a router, if there is one.
 
-    def router(self, name: str) -> Node:
-        """A node that forwards, IPv4 and IPv6, by the shortest paths of the whole topology."""
-        return self._node(name, "router")
+        With kinds to ``isolate`` besides net and uts, which every node has, a ``rootfs``, ``mounts``, ``limits`` or
+        ``hardened``, all as for Container, it is a container: an init stands for it, which a node without these does not need.
+        """
+        return self._node(name, "host", contained.checked(isolate, rootfs, mounts, limits, hardened))
 
-    def nat(self, name: str) -> Node:
+    def router(
+        self, name: str, *, isolate: str | Iterable[str] = "", rootfs: spec.Folder | None = None,
+        mounts: Iterable[MountRequest] = (), limits: Mapping[str, Any] | None = None, hardened: bool = False,
+    ) -> Node:  # fmt: skip
+        """A node that forwards, IPv4 and IPv6, by the shortest paths of the whole topology. Options as for host()."""
+        return self._node(name, "router", contained.checked(isolate, rootfs, mounts, limits, hardened))
+
+    def nat(
+        self, name: str, *, internet: bool = False, isolate: str | Iterable[str] = "", rootfs: spec.Folder | None = None,
+        mounts: Iterable[MountRequest] = (), limits: Mapping[str, Any] | None = None, hardened: bool = False,
+    ) -> Node:  # fmt: skip
         """A router that hides what is behind: what leaves by a link to the ``outside`` has its address there for its source.
 
-        Outside no route leads in, but it is no filter. It needs nft(8).
+        Outside no route leads in, but it is no filter. It needs nft(8). With ``internet`` it leads out of the machine too, as
+        nothing else in a lab does: IPv4, by slirp4netns(1). What listens on the machine's 127.0.0.1 is not reached so. Other
+        options as for host().
         """
-        return self._node(name, "nat")
+        asked = contained.checked(isolate, rootfs, mounts, limits, hardened)
+        return self._node(name, "nat", asked, internet=bool(internet))
 
     def switch(self, name: str) -> Node:
         """A learning bridge without addresses, of at most 1,023 ports. There is no spanning tree, so no loop of switches."""
         return self._node(name, "switch")
 
-    def _node(self, name: str, role: str, **options: Any) -> Node:
+    def _node(self, name: str, role: str, asked: Mapping[str, Any] | None = None, *, internet: bool = False) -> Node:
         values.node(name)
         for other in self.nodes:
             if other.casefold() == name.casefold():
                 what = "is there already" if other == name else f"is {other!r} to a resolver, which does not tell case apart"
                 raise SpecError(f"node {name!r}", what)
         with self.edited():
-            self.nodes[name] = node = Node(self, name, role, **options)
+            self.nodes[name] = node = Node(self, name, role, asked=asked or {}, internet=internet)
         return node
 
     def link(
@@ -464,7 +524,7 @@ class Topology(Looking):
         arguments += [] if self.ipv6 else ["ipv6=False"]
         lines = ["import nslab", "", f"lab = nslab.Topology({', '.join(arguments)})"]
         for node in self:
-            words = [repr(node.name), *(f"{key}={value!r}" for key, value in node.options().items())]
+            words = [repr(node.name), *(f"{key}={contained.as_code(value)}" for key, value in node.options().items())]
             lines.append(f"lab.{node.role}({', '.join(words)})")
         for link in self.links:
             words = [repr(end.name) for end in link.ends]

@@ -19,6 +19,8 @@ from nslab.netlink import Request
 from nslab.network import Interface, Network, batching, messages
 
 if TYPE_CHECKING:
+    from nslab.topology.contained import NodeContainer
+    from nslab.topology.internet import Uplink
     from nslab.topology.lab import Lab
 
 End = tuple[str, str]  # a node and one of its interfaces
@@ -30,6 +32,8 @@ class Nodes(NamedTuple):
 
     networks: dict[str, Network]
     hostnames: dict[str, Namespace]
+    containers: dict[str, NodeContainer]
+    uplinks: dict[str, Uplink]
     fabric: Network | None
 
 
@@ -42,16 +46,22 @@ class Table(NamedTuple):
 
 
 def nodes(lab: Lab) -> Nodes:
-    return Nodes(lab.networks.copy(), lab.hostnames.copy(), lab.fabric)
+    return Nodes(lab.networks.copy(), lab.hostnames.copy(), lab.containers.copy(), lab.uplinks.copy(), lab.fabric)
 
 
 def let_go(lab: Lab, before: Nodes) -> None:
     """Let go of the namespaces that are new."""
-    new: list[Network | Namespace] = [each for name, each in lab.networks.items() if before.networks.get(name) is not each]
-    new += [each for name, each in lab.hostnames.items() if before.hostnames.get(name) is not each]
+    new: list[Uplink | NodeContainer | Network | Namespace] = []
+    for there, held in (
+        (lab.uplinks, before.uplinks),
+        (lab.containers, before.containers),
+        (lab.networks, before.networks),
+        (lab.hostnames, before.hostnames),
+    ):
+        new += [each for name, each in there.items() if held.get(name) is not each]
     for each in new + ([lab.fabric] if lab.fabric and not before.fabric else []):
         each.close()
-    lab.networks, lab.hostnames, lab.fabric = before
+    lab.networks, lab.hostnames, lab.containers, lab.uplinks, lab.fabric = before
 
 
 def remove_new(lab: Lab, interfaces: dict[End, Interface], bridges: dict[str, Interface]) -> None:

@@ -68,7 +68,7 @@ def test_errors_are_for_the_reader(kernel: Kernel) -> None:
     assert cell.message == "it ended with status 3"
     assert not re.search(r"nslab/(magics|container)", cell.traceback)
     cell = kernel.run("%%ns boxde\ntrue")
-    assert cell.stderr == "UsageError: there is no container 'boxde' here; did you mean 'boxed'?\n"
+    assert cell.stderr == "UsageError: there is no container or node 'boxde' here; did you mean 'boxed'?\n"
     assert kernel.run("%%ns boxed --expect-fail\nexit 3").ok().stdout == "failed, as expected, with status 3\n"
 
 
