@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from nslab.render.style import FONT, INK
 
+SMALLEST = 0.65  # of its size: a picture shrinks to the width of the page, but no further than it can be read
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 _FONTS = f"{FONT},'DejaVu Sans','Bitstream Vera Sans',Geneva,sans-serif"  # as wide as each other
 # Only where the SVG is a document of its own (:root); inside a page it has the colour of the text there.
@@ -35,7 +36,8 @@ def finish(source: str, title: str, description: str) -> str:
         root.insert(number, head)
     root.set("xmlns", "http://www.w3.org/2000/svg")
     root.set("role", "img")
-    root.set("style", "max-width:none")
+    width = float(root.get("width", "0").removesuffix("pt"))
+    root.set("style", f"max-width:100%;min-width:{width * SMALLEST:.0f}pt;height:auto")
     return ElementTree.tostring(root, encoding="unicode")
 
 
