@@ -328,6 +328,7 @@ def test_lost_pings_are_status_1(tmp_path) -> None:
         done = cli("ping", "--timeout", "0.1")
         assert done.returncode == 1
         assert "0 of 2 pings answered" in done.stdout
+        assert "eth0 (down)" in cli("draw", "shop").stdout
 
 
 def test_a_topology_in_a_file_is_drawn_without_a_lab(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -42,16 +43,18 @@ def draw(
     ] = False,
 ) -> None:
     """Draw who owns what, who shares what, processes, PIDs, ids, mounts, one container, or a lab: nslab draw -o map.svg"""
-    lab = _lab(what)
-    if lab:
-        made = lab.draw(title=title, fold=None if most else False)
-    else:
-        thing = discover() if what is None else _read(Path(what))
-        made = picture_of(thing, view=view, of=int(of) if of.isdigit() else of, title=title, most=most or None)
+    with contextlib.ExitStack() as attached:
+        lab = _lab(what, attached)
+        if lab:
+            made = lab.draw(title=title, fold=None if most else False)
+            told = asdict(lab.resolve())
+        else:
+            thing = discover() if what is None else _read(Path(what))
+            made = picture_of(thing, view=view, of=int(of) if of.isdigit() else of, title=title, most=most or None)
     if output:
         made.save(output)
     if as_json and lab:
-        print(json.dumps(asdict(lab.resolve()), indent=2))
+        print(json.dumps(told, indent=2))
     elif as_json:
         head, *rows = made.rows
         print(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
@@ -59,14 +62,13 @@ def draw(
         print(_as_text(made))
 
 
-def _lab(what: str | None) -> Topology | None:
-    """The topology of a file, or of the lab of this name; None for what is something else."""
+def _lab(what: str | None, attached: contextlib.ExitStack) -> Topology | None:
+    """The topology of a file, or of the lab of this name while ``attached``; None for what is something else."""
     if what is None or Path(what).is_file() or Path(what).suffix in (".yaml", ".yml"):
         return Topology.read(what) if what and Path(what).suffix in (".yaml", ".yml") else None
     if what not in [lab["name"] for lab in held()]:
         return None
-    with attach(what) as running:
-        return running.topology
+    return attached.enter_context(attach(what)).topology
 
 
 def _as_text(picture: Picture) -> str:
