@@ -70,7 +70,7 @@ def test_a_long_name_is_shortened_with_the_whole_in_a_tooltip(drawn_by: str) -> 
     name = "a" * 50 + "b" * 50
     picture = namespace_map(example(name=name))
     assert name not in "".join(texts(picture))
-    assert [text for text in texts(picture) if text.startswith("name: aaa") and text.endswith("…bbbbbbbbbbbbb")]
+    assert [text for text in texts(picture) if re.fullmatch("name: a+…b+", text) and len(text) < 60]
     assert [title for title in texts(picture, "title") if name in title]
 
 

@@ -65,7 +65,7 @@ def _row(run: list[Step], lanes: Sequence[int | None], start: float) -> list[str
         cell(f"{(step.start - start) * 1e3:.1f}", align="right"),
         *(cell("●" if pid == lane and not mixed else "", line=True, align="center", tip=f"PID {step.pid}") for pid in lanes),
         kind_cells(_kinds(step)) if not mixed and _kinds(step) else cell(),
-        cell(f"◷ {text}" if step.implied else text, tip=tip, longest=88),
+        cell(f"◷ {text}" if step.implied else text, tip=tip, longest=64),
         cell(f"✗ {result}" if step.errno else result, colour=style.BAD if step.errno else "", bold=bool(step.errno)),
     ]  # fmt: skip
 

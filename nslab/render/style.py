@@ -22,7 +22,7 @@ FRAME = f"{INK}59"  # the frame around several nodes
 FONT = "Verdana"  # what widths are computed for; the SVG names others that are as wide, and are there on Linux
 BAD = "#D55E00"  # what failed or vanished (always told by a sign or a word besides)
 GOOD = "#009E73"  # what is new
-LONGEST = 40  # characters of a label; the whole is in the tooltip
+LONGEST, LONGEST_SMALL = 40, 52  # characters of a label, and of its small lines; the whole is in the tooltip
 
 
 def digraph(**attributes: str) -> graphviz.Digraph:
@@ -72,7 +72,7 @@ def frame(head: str, *, aside: str = "", tip: str = "") -> dict[str, str]:
 
 def label(head: str, *lines: str, aside: str = "", colour: str = INK) -> str:
     """A label of graphviz: a bold head, something beside it, and small lines below; all of it data, and shortened."""
-    small = "".join(f'<br/><font point-size="9">{said(shorten(line))}</font>' for line in lines if line)
+    small = "".join(f'<br/><font point-size="9">{said(shorten(line, LONGEST_SMALL))}</font>' for line in lines if line)
     beside = f"&#160;&#160;{said(shorten(aside))}" if aside else ""
     return f'<<font color="{colour}"><b>{said(shorten(head)) or "&#160;"}</b>{beside}{small}</font>>'
 

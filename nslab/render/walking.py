@@ -45,4 +45,4 @@ def _row(group: list[Hop], nodes: list[str]) -> list[str]:
     lanes = [cell(step, line=True, align="center", tip=tip, colour=KINDS["net"].colour) if node == hop.node else cell(line=True)
              for node in nodes]  # fmt: skip
     nat = f"   ⚑ {', '.join(hop.changes)}" if hop.changes else ""
-    return [cell(f"{hop.time * 1e3:.3f}", align="right"), *lanes, cell(said + nat, tip=tip, longest=90, bold=bool(nat))]
+    return [cell(f"{hop.time * 1e3:.3f}", align="right"), *lanes, cell(said + nat, tip=tip, longest=80, bold=bool(nat))]

@@ -36,7 +36,8 @@ def parties(snapshot: Snapshot) -> list[list[SeenProcess]]:
     for process in snapshot.processes:
         if not process.kernel and process.state not in "ZX" and own(snapshot, process):  # the dead are in what is left
             found.setdefault(process.belongs or tuple(sorted(process.kinds.items())), []).append(process)
-    return [sorted(party, key=lambda each: (-len(own(snapshot, each)), each.start, each.pid)) for party in found.values()]
+    named = sorted(found.values(), key=lambda party: not party[0].belongs)  # what has a name comes first
+    return [sorted(party, key=lambda each: (-len(own(snapshot, each)), each.start, each.pid)) for party in named]
 
 
 def first(snapshot: Snapshot, of: str | int) -> SeenProcess:

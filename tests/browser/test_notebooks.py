@@ -12,6 +12,7 @@ NOTEBOOKS = [
     "07-network-one-namespace.ipynb",
     "08-networks-of-containers.ipynb",
     "12-prototyping-topologies.ipynb",
+    "gallery.ipynb",
 ]
 
 
