@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from nslab.topology import pinger
-
-pytestmark = pytest.mark.unit
+import nslab
+from nslab.topology import pinger, pinging
 
 
 class Wire:
@@ -50,6 +49,7 @@ def ping(wire: Wire, *addresses: str, timeout: float = 0.08) -> list[float | Non
         wire.close()
 
 
+@pytest.mark.unit
 def test_who_has_not_answered_is_asked_again_and_nobody_else() -> None:
     wire = Wire(True, False, False, True)
     times = ping(wire, "10.0.0.1", "10.0.0.2")
@@ -58,17 +58,30 @@ def test_who_has_not_answered_is_asked_again_and_nobody_else() -> None:
     assert times[1] is not None and times[1] < 0.02, "the time of the request that was answered"
 
 
+@pytest.mark.unit
 def test_a_full_table_of_neighbours_is_not_for_ever() -> None:
     wire = Wire(OSError(errno.ENOBUFS, "full"), True)
     assert None not in ping(wire, "10.0.0.1")
 
 
+@pytest.mark.unit
 def test_nobody_is_waited_for_where_there_is_no_way() -> None:
     wire = Wire(OSError(errno.ENETUNREACH, "no way"))
     assert ping(wire, "10.0.0.1", timeout=60) == [None]
 
 
+@pytest.mark.unit
 def test_who_never_answers_is_lost() -> None:
     wire = Wire(*[False] * 4)
     assert ping(wire, "10.0.0.1") == [None]
     assert len(wire.sent) == pinger.TURNS
+
+
+def test_a_pinger_that_was_ended_has_reached_nobody(monkeypatch, tmp_path) -> None:
+    """By what it would have run: a program that ends at once."""
+    program = tmp_path / "pinger.py"
+    program.write_text("")
+    monkeypatch.setattr(pinging, "PINGER", program)
+    lab = nslab.Topology.single(2)
+    with lab.deploy():
+        assert len(lab.ping_all().lost) == 2
