@@ -132,3 +132,12 @@ def test_nothing_is_left_whichever_request_fails(monkeypatch, how: str) -> None:
         assert fds() == before, f"after request {number}"
     left = iter(range(total, -1, -1))
     small().deploy().destroy()
+
+
+def test_what_holds_a_lab_is_inherited_by_no_program() -> None:
+    with small().deploy() as lab:
+        held = [each.namespace.fileno() for each in lab.networks.values()]
+        held += [each.socket.fileno() for each in lab.networks.values()]
+        held += [each.fileno() for each in lab.hostnames.values()]
+        assert len(held) == 9
+        assert not [fd for fd in held if os.get_inheritable(fd)]

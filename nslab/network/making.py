@@ -91,11 +91,10 @@ def handed_back(
 def _received(channel: socket.socket, count: int) -> Iterator[Made]:
     """Those that come, up to ``count``; fewer when the process at the other end has failed."""
     for _ in range(count):
-        word, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
-        if not word:
+        if not (descriptors := Descriptor.received(channel, 2)):
             return
-        namespace, sock = Descriptor(descriptors[0]), socket.socket(fileno=descriptors[1])
-        yield Made(Namespace("net", namespace), netlink.Socket(sock), [])
+        namespace, sock = descriptors
+        yield Made(Namespace("net", namespace), netlink.Socket(socket.socket(fileno=sock.detach())), [])
 
 
 def packet_sockets(networks: Sequence[Network]) -> list[socket.socket]:
@@ -136,10 +135,9 @@ def _packet_sockets(networks: Sequence[Network]) -> list[socket.socket]:
         emit_script(Ended(plan))
         try:
             for _ in networks:
-                word, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
-                if not word:
+                if not (descriptors := Descriptor.received(ours, 1)):
                     break
-                found.append(socket.socket(fileno=descriptors[0]))
+                found.append(socket.socket(fileno=descriptors[0].detach()))
             child.settle()
         except BaseException:
             for each in found:

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -37,10 +38,27 @@ class Descriptor:
     def __init__(self, fd: int):
         self._fd = fd
 
+    @classmethod
+    def received(cls, sock: socket.socket, most: int) -> list[Descriptor]:
+        """Up to ``most`` that come with one byte; none when the other end is gone.
+
+        It is awaited before it is taken: Ctrl-C ends the waiting, and hardly ever comes between a descriptor and its owner.
+        """
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        poller.poll()
+        _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(most * 4), socket.MSG_CMSG_CLOEXEC)
+        return [cls(fd) for _, _, block in ancillary for (fd,) in struct.iter_unpack("i", block)]
+
     def fileno(self) -> int:
         if self._fd < 0:
             raise ValueError("the descriptor is closed")
         return self._fd
+
+    def detach(self) -> int:
+        """Its number, for somebody else to own."""
+        fd, self._fd = self._fd, -1
+        return fd
 
     @property
     def closed(self) -> bool:
@@ -51,8 +69,7 @@ class Descriptor:
         return self._fd >= 0
 
     def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if (fd := self.detach()) >= 0:
             os.close(fd)
 
     def __enter__(self) -> Descriptor:

@@ -320,10 +320,9 @@ def _hostnames(names: Sequence[str]) -> list[Namespace]:
         undo.callback(child.end)
         emit_script(Ended(plan))
         for _ in names:
-            word, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
-            if not word:
+            if not (descriptors := Descriptor.received(ours, 1)):
                 break
-            found.append(Namespace("uts", Descriptor(descriptors[0])))
+            found.append(Namespace("uts", descriptors[0]))
             undo.callback(found[-1].close)
         child.settle()
         undo.pop_all()
