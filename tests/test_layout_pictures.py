@@ -103,6 +103,19 @@ def test_a_nat_its_outside_and_a_link_that_is_taken_down_on_paper() -> None:
     assert "cut corners" in picture.about
 
 
+def test_a_node_that_is_a_container_has_a_double_outline() -> None:
+    lab = Topology.single(6)
+    lab.link(lab.host("web", isolate="pid mnt", hardened=True), "s1")
+    picture = lab.draw()
+    assert picture.dot.count("peripheries=2") == 1
+    assert "web: a container with its own mnt pid, hardened" in picture.text
+    assert "double outline" in picture.about
+    folded = lab.draw(fold=True)
+    assert "4 more hosts" in folded.text
+    assert "<b>web</b>" in folded.dot
+    assert "double" not in Topology.single(2).draw().about
+
+
 @pytest.mark.parametrize("shape", LARGE)
 def test_folding_loses_no_node(shape: str) -> None:
     layout = LARGE[shape].resolve()

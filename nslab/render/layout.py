@@ -6,7 +6,7 @@ what lies between (subnet, rate, delay, loss) a label on it. The grounds are thi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,6 +38,7 @@ class _Drawn:
     layout: Layout
     folded: Folded
     down: Collection[End]
+    containers: Mapping[str, str]
     routes: bool
     plain: bool
 
@@ -49,18 +50,21 @@ class _Drawn:
 
 
 def draw_layout(
-    layout: Layout, title: str = "", *, down: Collection[End] = (), routes: bool = False, fold: bool | None = None,
-    unfold: Iterable[str] = (),
+    layout: Layout, title: str = "", *, down: Collection[End] = (), containers: Mapping[str, str] | None = None,
+    routes: bool = False, fold: bool | None = None, unfold: Iterable[str] = (),
 ) -> Picture:  # fmt: skip
     """What a topology comes to; ``down`` are interfaces, as (node, name), that are turned off besides those of links that are.
+    ``containers`` says of nodes what they have of their own besides a network and a host name.
 
     With ``routes`` each card has the routes of its node. Of more than 60 nodes those that are alike are drawn once, with how
     many more there are; ``fold`` does that always or never, ``unfold`` names nodes around which everything is drawn.
     """
     down = {*down, *((end.node, end.interface) for link in layout.links if not link.up for end in link.ends)}
     folding = len(layout.nodes) > FOLD_FROM if fold is None else fold
-    folded = fold_layout(layout, down, set(unfold)) if folding else Folded(layout.links, tuple(layout.nodes), ())
-    drawn = _Drawn(layout, folded, down, routes, len(folded.nodes) > FOLD_FROM)
+    folded = (
+        fold_layout(layout, down, set(unfold), containers or {}) if folding else Folded(layout.links, tuple(layout.nodes), ())
+    )
+    drawn = _Drawn(layout, folded, down, containers or {}, routes, len(folded.nodes) > FOLD_FROM)
     title = title or f"Topology: {layout.name or 'without a name'}"
     rows, beyond = _rows(drawn), _beyond(drawn)
     return Picture(title, _source(drawn), "\n".join([text_table(rows), *beyond]), rows if not beyond else (), _about(drawn))
@@ -106,7 +110,13 @@ def _node(
                    tooltip=style.tooltip(f"{role} {name}"))  # fmt: skip
         return
     head = f"{_bold(name)}&#160; {_small(role)}"
-    said = [*drawn.segments.get(name, ()), *(["out of the machine"] if name in drawn.layout.internet else [])]
+    own = drawn.containers.get(name)
+    outline = "2" if own else "1"
+    said = [
+        *([own] if own else []),
+        *drawn.segments.get(name, ()),
+        *(["out of the machine"] if name in drawn.layout.internet else []),
+    ]
     if said:
         head += f"<br/>{_small(*_shortened(said))}"
     rows = [_chips(drawn, above), head, _chips(drawn, below)]
@@ -114,7 +124,8 @@ def _node(
         lines = [f"{'default' if _is_default(route.target) else route.target} via {route.via}" for route in routes]
         rows.append(_small(*_shortened(lines)))
     table = _table("".join(f"<tr><td>{row}</td></tr>" for row in rows if row))
-    graph.node(number, f"<{table}>", shape=shape, style=drawn_as, fillcolor=fill, tooltip=style.tooltip(f"{role} {name}"))
+    graph.node(number, f"<{table}>", shape=shape, style=drawn_as, fillcolor=fill, peripheries=outline,
+               tooltip=style.tooltip(f"{role} {name}", f"a container with its own {own}" if own else ""))  # fmt: skip
 
 
 def _chips(drawn: _Drawn, ends: Sequence[tuple[str, Endpoint]]) -> str:
@@ -180,8 +191,9 @@ def _about(drawn: _Drawn) -> str:
     roles = {drawn.layout.nodes[name] for name in drawn.folded.nodes}
     shapes = ", ".join(text for role, text in LEGEND.items() if role in roles)
     chips = "" if drawn.plain else "; each with a chip for each interface, and its addresses"
-    down = "; what is dashed and red is down" if drawn.down else ""
-    return f"{shapes[0].upper()}{shapes[1:]}{chips}{down}." if shapes else ""
+    more = "; a double outline is a container" if drawn.containers.keys() & set(drawn.folded.nodes) and not drawn.plain else ""
+    more += "; what is dashed and red is down" if drawn.down else ""
+    return f"{shapes[0].upper()}{shapes[1:]}{chips}{more}." if shapes else ""
 
 
 # -- text ---------------------------------------------------------------------------------------------------------------
@@ -203,6 +215,9 @@ def _beyond(drawn: _Drawn) -> list[str]:
     whole = drawn.layout
     linked = {end.node for link in whole.links for end in link.ends}
     lines = [f"{name}: a {whole.nodes[name]} without a link" for name in drawn.folded.nodes if name not in linked]
+    lines += [
+        f"{name}: a container with its own {drawn.containers[name]}" for name in drawn.folded.nodes if name in drawn.containers
+    ]
     for more in drawn.folded.more:
         place = f"between {more.beside} and {more.before}" if more.before else f"on {more.beside}"
         lines.append(f"{place}: {more.says()} ({more.names()})")

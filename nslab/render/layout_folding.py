@@ -7,7 +7,7 @@ switch, branches of a tree. Alike are also nodes in a row, as in a ring: of a lo
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nslab.model import Layout, LinkLayout
@@ -47,9 +47,13 @@ class Folded:
     more: tuple[More, ...]
 
 
-def fold_layout(layout: Layout, down: Collection[End] = (), unfold: Collection[str] = ()) -> Folded:
-    """Fold a layout; what is ``down`` is alike only to what is too, a node in ``unfold`` to none, nor are those on it."""
-    folding = _Folding(layout, down, unfold)
+def fold_layout(
+    layout: Layout, down: Collection[End] = (), unfold: Collection[str] = (), containers: Mapping[str, str] | None = None
+) -> Folded:
+    """Fold a layout; what is ``down``, or a container, is alike only to what is too, a node in ``unfold`` to none, nor are
+    those on it.
+    """
+    folding = _Folding(layout, down, unfold, containers or {})
     branches = folding.branches()
     more = [*branches, *folding.rows()]
     nodes = tuple(name for name in layout.nodes if name not in folding.hidden)
@@ -58,8 +62,8 @@ def fold_layout(layout: Layout, down: Collection[End] = (), unfold: Collection[s
 
 
 class _Folding:
-    def __init__(self, layout: Layout, down: Collection[End], unfold: Collection[str]):
-        self.layout, self.down, self.unfold = layout, down, unfold
+    def __init__(self, layout: Layout, down: Collection[End], unfold: Collection[str], containers: Mapping[str, str]):
+        self.layout, self.down, self.unfold, self.containers = layout, down, unfold, containers
         self.links: dict[str, list[tuple[str, LinkLayout]]] = {name: [] for name in layout.nodes}
         for link in layout.links:
             one, two = (end.node for end in link.ends)
@@ -137,7 +141,8 @@ class _Folding:
         if link:
             down = (end.node == name for end in link.ends if (end.node, end.interface) in self.down)
             wire = (link.rate, link.delay, link.loss, link.outside, tuple(sorted(down)))
-        key = (self.layout.nodes[name], wire, tuple(sorted(behind)), name if name in self.unfold else "")
+        node = (self.layout.nodes[name], self.containers.get(name, ""))
+        key = (node, wire, tuple(sorted(behind)), name if name in self.unfold else "")
         return self.numbers.setdefault(key, len(self.numbers))
 
     def _hide(self, beside: str, before: str, names: Sequence[str], behind: dict[str, dict[str, int]]) -> More:

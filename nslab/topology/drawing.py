@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from nslab import render
 from nslab.errors import SpecError
@@ -25,7 +26,18 @@ def draw(
         if name not in layout.nodes:
             raise SpecError("unfold", f"node {name!r} is not in this topology")
     down = _down(what) if isinstance(what, Lab) and what.running else frozenset[tuple[str, str]]()
-    return render.draw_layout(layout, title, down=down, routes=routes, fold=fold, unfold=names)
+    topology = what.topology if isinstance(what, Lab) else what
+    containers = {node.name: ", ".join(_own(node.asked)) for node in topology if node.asked}
+    return render.draw_layout(layout, title, down=down, containers=containers, routes=routes, fold=fold, unfold=names)
+
+
+def _own(asked: Mapping[str, Any]) -> Iterable[str]:
+    """What a container has of its own, in the words in which it was asked for: "mnt pid", "rootfs busybox", "limits"."""
+    if kinds := asked.get("isolate"):
+        yield kinds
+    if rootfs := asked.get("rootfs"):
+        yield f"rootfs {os.fspath(rootfs)}"
+    yield from (word for word in ("mounts", "limits", "hardened") if word in asked)
 
 
 def _down(lab: Lab) -> frozenset[tuple[str, str]]:
