@@ -69,6 +69,18 @@ def test_the_listing_shows_what_ipcs_shows_and_posix_queues_besides() -> None:
     assert not shown.unseen
 
 
+def test_what_is_left_at_the_end_is_removed_and_traced() -> None:
+    """Its init says that there is something; ipcrm --all says the same in a script."""
+    with nslab.Container(isolate="ipc") as empty:
+        empty.run("true")
+    assert "IPC_RMID" not in str(empty.trace)
+    for sort in SORTS.values():
+        with nslab.Container(isolate="user ipc") as web:
+            made = web.call(sort.create, 0x77)
+        last = web.trace[-1]
+        assert (last.call, last.args[0], "IPC_RMID" in last.args) == (f"{made.sort}ctl", str(made.id), True)
+
+
 def test_messages_come_in_order_by_type_and_by_priority() -> None:
     with nslab.Container(isolate="ipc", sysctls={"fs.mqueue.msg_max": 5}) as web:
         queue = web.call(ipc.MessageQueue.create)

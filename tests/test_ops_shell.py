@@ -437,7 +437,7 @@ def test_what_no_tool_can_do_is_a_comment() -> None:
             ops.Umount("/b"), ops.PivotRoot("/a", "/b"), ops.Chroot("/a"), ops.Chdir("/a"), ops.SetIds(1, 1), ops.BecomeRoot(),
             ops.Mask(("/a",)), ops.ReadOnly(("/a",)), ops.MakeFolders((("/a", 0o755),)), ops.MakeLinks((("/a", "b"),)),
             ops.MountInside("tmpfs", "/a"), ops.BindInside("/a", "/b"), ops.MakeDev("/a"), ops.EnterRoot("/a"),
-            ops.FillBusybox("/a", "/b"), ops.Unpack("/a", "/b"),
+            ops.FillBusybox("/a", "/b"), ops.Unpack("/a", "/b"), ops.RemoveObjects(),
             ops.SetUp("lo"), ops.InCgroup("/a", "b", "c", ("pids",), (("pids.max", "5"),)), idmapped,
         )
     ]  # fmt: skip

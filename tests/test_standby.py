@@ -7,10 +7,12 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 import nslab
 import nslab.spawner
 from tests.crash.oracle import children, name
-from tests.helpers import eventually, has_ended, pidfd_of
+from tests.helpers import eventually, has_ended, in_python, pidfd_of
 
 KINDS = "uts user pid mnt"
 
@@ -44,13 +46,41 @@ def test_memory_that_was_lent_comes_back() -> None:
     assert len(clones) == 20 > len(makers(trace))
 
 
-def test_memory_that_is_kept_ends_the_standby() -> None:
+@pytest.mark.parametrize("kinds", [KINDS, "all"])
+def test_an_init_gives_the_memory_back_and_so_does_what_enters(kinds: str) -> None:
+    """It executes a program of its own. A command enters the clock by one, too: else it would need memory for itself."""
     settled()
-    with nslab.record() as trace, nslab.Container(isolate=KINDS) as web:
-        (maker,) = makers(web.trace)
-        assert eventually(lambda: not os.path.exists(f"/proc/{maker}"))
-        assert web.run("echo on").stdout == "on\n"
-        assert makers(trace) > {maker}
+    with nslab.record() as trace:
+        for number in range(10):
+            with nslab.Container(str(number), isolate=kinds, hostname=f"h{number}") as web:
+                assert web.run("hostname; cat /proc/1/comm /proc/1/cmdline").stdout == (
+                    f"h{number}\nnslab-init\nnslab-init\0{number}\0"
+                )
+    siblings = [step for step in trace if step.call == "clone" and "CLONE_PARENT" in str(step)]
+    assert len(siblings) == 20 > len({step.pid for step in siblings})
+
+
+@pytest.mark.parametrize(("path", "errno", "status"), [("/bin/true", 0, 0), ("/etc/passwd", 13, 127)])
+def test_a_life_in_borrowed_memory_ends_with_an_execve(path: str, errno: int, status: int) -> None:
+    """In a process that may make others: a failure is known to whoever lent the memory, and Python goes on there."""
+    code = f"""
+import os
+from nslab import syscalls
+from nslab.syscalls.in_place import Chain, Lender
+syscalls.allow()
+lender, chain, seen = Lender(children=True), Chain(), []
+fd = os.open({path!r}, os.O_PATH | os.O_CLOEXEC)
+for _ in range(3):
+    def life(pid):
+        seen.append(pid)
+        chain.execute(fd, ["x"], {{}})
+        return 9
+    pid = lender.clone(0, life, chain)
+    print(pid == seen[-1], chain.errno, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+pid = lender.clone(0, lambda pid: 9, chain)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert in_python(code).stdout.splitlines() == [f"True {errno} {status}"] * 3 + ["9"]
 
 
 def test_a_command_that_goes_on_keeps_the_memory() -> None:

@@ -29,9 +29,10 @@ from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink
 from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
-from nslab.ops import Execute, InCgroup, NewNamespaces, Op, Plan, WriteFile, spec
+from nslab.ops import Execute, InCgroup, NewNamespaces, Op, Plan, RemoveObjects, Setns, WriteFile, spec
 from nslab.ops.base import SHELL
-from nslab.spawner import Call, Child, ensure
+from nslab.spawner import Call, Child, Descriptor, Spawner, ensure
+from nslab.spawner.messages import LITTERED
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class Container:
     def _start(self, *, stepwise: bool) -> Child:
         return self._spawner.start(
             self._plan, fds=self._way, title=f"nslab-init {self.name}", borrowed=self._borrowed, stay=True, stepwise=stepwise,
-            bare=self._request.hardened,
+            bare="hidden" if self._request.hardened else "init",
         )  # fmt: skip
 
     def _running(self) -> None:
@@ -455,11 +456,12 @@ class Container:
             return str(self._call(syscalls.read_file, (path,), {})).rstrip("\n")
 
     def _ends(self, *, still: bool = False) -> None:
-        """See to its end, whoever forgets it; an init that stands ``still`` can tidy nothing up."""
+        """See to its end, whoever forgets it; an init that stands ``still`` can say nothing before."""
         if self._finalizer:
             self._finalizer.detach()
         tidy = "ipc" in self.kinds and not self._request.hardened and not still
-        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept, tidy)
+        spawner = self._spawner if tidy else None
+        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept, spawner, self._borrowed)
 
     # -- holding it still -----------------------------------------------------------------------------------------------
 
@@ -572,11 +574,30 @@ class _Script:
         return self.plan.script(self.begin + inner) + "\n"
 
 
-def _end_all(init: Child, entered: list[Child], tidy: bool) -> None:
-    """``tidy``: init removes what is in its IPC namespace, unless somebody else of ours is in that or holds it."""
+def _end_all(init: Child, entered: list[Child], spawner: Spawner | None, borrowed: bool) -> None:
+    """By a ``spawner`` what is left in its IPC namespace is removed, unless somebody else of ours is in that or holds it."""
     for child in entered:
         child.end()
-    init.end(politely=tidy and not _is_shared(init.pid))
+    if not spawner or _is_shared(init.pid):
+        init.end()
+        return
+    path = f"/proc/{init.pid}/ns/ipc"
+    with contextlib.suppress(OSError), Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as ipc:
+        init.end(politely=True)
+        if init.gone == LITTERED << 8 and spawner.alive:
+            _tidy(spawner, ipc, path, borrowed)
+    init.end()
+
+
+def _tidy(spawner: Spawner, ipc: Descriptor, path: str, borrowed: bool) -> None:
+    """Remove the System V objects of an IPC namespace, of which ``path`` was the file."""
+    with contextlib.suppress(NslabError):
+        plan = Plan((Setns("ipc", "ipc", path), RemoveObjects()))
+        child = spawner.start(plan, fds={"ipc": ipc}, borrowed=borrowed, lone=True)
+        try:
+            child.settle()
+        finally:
+            child.end()
 
 
 def _is_shared(pid: int) -> bool:

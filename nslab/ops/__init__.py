@@ -14,12 +14,13 @@ from nslab.ops.ids import BecomeRoot, SetIds
 from nslab.ops.interfaces import SetUp
 from nslab.ops.mounts import Chdir, Chroot, Mount, MountProc, PivotRoot, SetPropagation, Umount
 from nslab.ops.names import SetDomainname, SetHostname
+from nslab.ops.objects import RemoveObjects
 from nslab.ops.roots import BindInside, EnterRoot, MakeDev, MakeFolders, MakeLinks, MountInside
 from nslab.ops.spaces import Adopt, Borrow, IdMaps, Join, NewNamespaces, NewTime, Setns, Unshare, WriteFile
 
 __all__ = [
     "Adopt", "BecomeRoot", "BindInside", "Borrow", "Chdir", "Chroot", "Context", "EnterRoot", "Execute", "FillBusybox",
     "IdMaps", "Idmapped", "InCgroup", "Join", "MakeDev", "MakeFolders", "MakeLinks", "Mask", "Mount", "MountInside",
-    "MountProc", "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "SetDomainname", "SetHostname", "SetIds",
-    "SetPropagation", "SetUp", "Setns", "Umount", "Unpack", "Unshare", "WriteFile",
+    "MountProc", "NewNamespaces", "NewTime", "Op", "PivotRoot", "Plan", "ReadOnly", "RemoveObjects", "SetDomainname",
+    "SetHostname", "SetIds", "SetPropagation", "SetUp", "Setns", "Umount", "Unpack", "Unshare", "WriteFile",
 ]  # fmt: skip

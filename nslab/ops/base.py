@@ -8,12 +8,16 @@ import select
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nslab import procfs
 from nslab.errors import Refused
 from nslab.model import NamespaceId
 from nslab.syscalls import guard
+
+if TYPE_CHECKING:
+    from nslab.ops.spaces import Join
+    from nslab.syscalls.in_place import Chain, Lender
 
 # At the end of a script: the user's shell, or sh among files that do not have it.
 SHELL = '"$(command -v "${SHELL:-sh}" || echo sh)"'
@@ -28,6 +32,8 @@ class Context:
     root: bool = False  # it is uid 0 and gid 0 for certain
     let_go: int = -1  # ends the process whose memory this one works in, when it is written to; -1: it is its own
     predecessor: int = -1  # a pidfd of that
+    lend: tuple[Lender, Chain] | None = None  # with which it can start a program that first has its memory to itself
+    clock: Join | None = None  # what it joined but for the time namespace, which is left to what it starts
     made: tuple[str, ...] = ()  # kinds that are new for certain, without looking
     aside: bool = False  # a process on the way, which has joined something: the new one becomes its sibling
     proc: int = -1  # a descriptor of the machine's /proc, for a process whose root may come to have none

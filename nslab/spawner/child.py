@@ -18,7 +18,7 @@ from typing import NoReturn
 from nslab.errors import SyscallError
 from nslab.ops import Context, Execute, Op
 from nslab.spawner import messages
-from nslab.spawner.launch import launch, plain_signals
+from nslab.spawner.launch import launch, plain_signals, programs
 from nslab.spawner.messages import Call, Start, Steer, Work
 from nslab.spawner.report import Report
 from nslab.syscalls import guard
@@ -46,6 +46,10 @@ def get_ready(needs: int) -> None:
         from nslab.ops import archive  # noqa: F401
     if needs & messages.TIDIES:
         from nslab.syscalls import sysv  # noqa: F401
+    if needs & messages.PROGRAMS and not programs:
+        from nslab.spawner import minimal
+
+        minimal.get_ready()
 
 
 def load_no_more() -> None:
@@ -88,6 +92,8 @@ def spend(
 ) -> int:  # fmt: skip
     """Do ``first`` and ``ops`` and start the work, then look after it; the exit status for this process, which is done then.
 
+    What is to become a minimal init does so, in borrowed memory once this has returned.
+
     ``signals`` is the signalfd on which this process gets the SIGNALS, ``files`` the old RLIMIT_NOFILE.
     """
     try:
@@ -106,11 +112,10 @@ def spend(
         if context.let_go >= 0:
             guard.set_dumpable(False)  # the memory is also that of one outside: none from inside may reach into it
         main = _start(request.work, context, report, worker)
-        if request.bare:
+        if request.bare and (programs or request.bare == "hidden"):
             from nslab.spawner.minimal import become  # the spawner has loaded it
 
-            report.send("execve", 0)
-            become(context.fds["image"], request.title, report.fd, context.fds["waits"])
+            return become(request.bare, request.title, report, context)
         guard.name_process(request.title)  # before anybody is told: `nslab ls` knows containers by it
         report.send("ready", (main, report.pid))
         close_others((report.fd, signals, *((context.let_go, context.predecessor) if context.let_go >= 0 else ())))

@@ -255,7 +255,7 @@ class Child:
             channel.send(self.reply, ("go",))
 
     def end(self, *, politely: bool = False) -> None:
-        """End the process and all below it, and return when nothing of it is left; ``politely`` it may tidy up before."""
+        """End the process and all below it, and return when nothing of it is left; ``politely`` it may say something before."""
         known = self.wait_for(lambda: self.pid or self.gone is not None, 1)
         if not known:  # an interrupt came at the instant when its PID was received, and that was lost
             self.gone = int(signal.SIGKILL)
@@ -306,7 +306,7 @@ class Spawner:
 
     def start(
         self, plan: Plan, *, work: Work = None, fds: Mapping[str, Any], title: str = "nslab-run", borrowed: bool = False,
-        lone: bool = False, stay: bool = False, stepwise: bool = False, bare: bool = False,
+        lone: bool = False, stay: bool = False, stepwise: bool = False, bare: str = "",
     ) -> Child:  # fmt: skip
         """Ask for a process. ``fds`` are the descriptors that plan and work need, by name; they stay the caller's."""
         if isinstance(work, Execute) and work.env == self.env:

@@ -8,12 +8,15 @@ import fcntl
 import os
 import signal
 import stat
+import struct
 import termios
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from nslab import syscalls
 from nslab.errors import SyscallError
+from nslab.model import KINDS
 from nslab.ops import Context, Execute
 from nslab.spawner.report import Report
 from nslab.syscalls import guard
@@ -22,6 +25,7 @@ from nslab.syscalls import guard
 DEFAULTS = tuple(map(int, (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)))
 _PTMX = os.makedev(5, 2)
 _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441  # lock or unlock the other end; open it
+programs: dict[str, int] = {}  # descriptors of the minimal programs, by name, once they were needed
 _OWN = dict(os.environb)  # the environment of the notebook when it started the spawner, ready for execve
 
 
@@ -38,15 +42,54 @@ def launch(work: Execute, context: Context, report: Report) -> int:
         guard.quietly_chdir(work.cwd, work.root)
     env = _OWN if work.env is None else work.env
     path = find(work.argv[0], os.environ if work.env is None else work.env)
-    if work.before or work.terminal or work.launched:
+    if work.before or work.terminal or work.launched or (context.clock and os.geteuid() != 0):
         return _by_fork(path, work, context, report)
     streams = (context.fds["stdin"], context.fds["stdout"], context.fds["stderr"])
+    if context.clock:
+        return _by_joiner(path, work, env, streams, context)
     try:
         return syscalls.posix_spawn(path, work.argv, env, spawn_options(streams), work.root)
     except SyscallError as error:
         if error.name != "EPERM":
             raise
         return _by_fork(path, work, context, report)  # a seccomp filter that answers EPERM to the library's clone3
+
+
+def _by_joiner(path: str, work: Execute, env: Mapping[Any, Any], streams: tuple[int, int, int], context: Context) -> int:
+    """The same into a time namespace, which only a process that has its memory to itself may join.
+
+    So a minimal program is executed in between, which joins it, says so, and executes the command; see spawner.minimal.
+    """
+    assert context.lend and context.clock
+    lender, chain = context.lend
+    join, start = context.clock, time.time()
+    heard, told = os.pipe2(os.O_CLOEXEC)
+
+    def begin(_: int) -> int:
+        guard.default_signals(DEFAULTS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.setsid()
+        above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (*streams, context.fds[join.fd], told)]
+        for number, fd in enumerate(above):
+            os.dup2(fd, number)
+        chain.execute(programs["joiner"], ("nslab-run", path, *work.argv), env)
+        return 127
+
+    pid = lender.clone(0, begin, chain)
+    os.close(told)
+    with os.fdopen(heard, "rb") as pipe:
+        results = [int(result[0]) for result in struct.iter_unpack("q", pipe.read())]
+    if not pid:
+        os._exit(1)
+    if not results:
+        raise guard.failure("execve", ("joiner", ()), chain.errno or errno.EIO)
+    calls: list[tuple[str, tuple[Any, ...]]] = [("setns", (join.shown, KINDS["time"].flag)), ("execve", (path, work.argv))]
+    for (call, raw), result in zip(calls, [*results, 0], strict=False):  # of an execve that was done nothing is heard
+        guard.record(call, raw, None if result else 0, -result, start, pid)
+        if result:
+            os.waitpid(pid, 0)
+            raise guard.failure(call, raw, -result, path=path, root=work.root, flags=KINDS["time"].flag)
+    return pid
 
 
 def spawn_options(streams: tuple[int, int, int]) -> dict[str, Any]:
@@ -82,6 +125,8 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.dup2(context.fds[name], number)
         context.let_go = -1  # a fork has its memory to itself
+        if join := context.clock:
+            syscalls.setns(context.fds[join.fd], KINDS["time"].flag, join.shown)
         for op in work.before:
             op.execute(context)
         if work.terminal:
@@ -91,7 +136,7 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
         env = _OWN if work.env is None else work.env
         if work.launched:
             _must_be_executable(path)
-            os.execve(context.fds["launcher"], ("nslab-run", path, *work.argv), env)
+            os.execve(programs["launcher"], ("nslab-run", path, *work.argv), env)
         os.execve(path, work.argv, env)
     except OSError as error:
         if error.filename == path:

@@ -20,12 +20,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from nslab.ops import Borrow, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, Setns, Unpack
+from nslab.ops import Borrow, Execute, IdMaps, InCgroup, Join, NewNamespaces, Op, RemoveObjects, Setns, Unpack
 
 # What a process needs to have loaded before it begins.
-ENTERS, UNPACKS, TIDIES = 1, 2, 4
-# With those, the first byte of a request that needs no help of the spawner; whether its process gives borrowed memory back.
-ALONE, RETURNS = 128, 64
+ENTERS, UNPACKS, TIDIES, PROGRAMS = 1, 2, 4, 8
+# With those, the first byte of a request that needs no help of the spawner; whether its process gives borrowed memory back, and
+# whether it becomes a minimal init.
+ALONE, RETURNS, BARE = 128, 64, 32
+LITTERED = 100  # the status of a minimal init that leaves System V objects behind
 # From Python 3.14 on the interpreter refuses to run on a stack that is not its own.
 _ANY_STACK = sys.version_info < (3, 14)
 
@@ -63,7 +65,7 @@ class Start:
     """Make a process by ``ops``, and let it do ``work``. ``fds`` names the descriptors of the message, in order.
 
     ``lone``: it ends, and all below it, when the work does. ``stay``: it remains when there is nothing left below it.
-    ``bare``: it has no work, and becomes the minimal init, which holds no descriptor; the spawner ends it.
+    ``bare``: it has no work, and becomes this minimal program (init or hidden), which holds no descriptor; the spawner ends it.
     """
 
     ops: tuple[Op, ...]
@@ -73,14 +75,21 @@ class Start:
     lone: bool = False
     stay: bool = False
     stepwise: bool = False
-    bare: bool = False
+    bare: str = ""
 
     @property
     def needs(self) -> int:
         """The bits of what is to be loaded for it (see child.get_ready)."""
-        made = any(isinstance(op, NewNamespaces) and "ipc" in op.kinds for op in self.ops)
+        made = self.lone and any(isinstance(op, NewNamespaces) and "ipc" in op.kinds for op in self.ops)
+        tidies = made or any(isinstance(op, RemoveObjects) for op in self.ops)
         unpacks = any(isinstance(op, Unpack) for op in self.ops)
-        return ENTERS * any(op.enters for op in self.ops) | UNPACKS * unpacks | TIDIES * made
+        programs = bool(self.bare) or self.joins_time or (isinstance(self.work, Execute) and self.work.launched)
+        return ENTERS * any(op.enters for op in self.ops) | UNPACKS * unpacks | TIDIES * tidies | PROGRAMS * programs
+
+    @property
+    def joins_time(self) -> bool:
+        """Whether its command joins a time namespace, which a process can that has its memory to itself."""
+        return isinstance(self.work, Execute) and any(isinstance(op, Join) and "time" in op.kinds for op in self.ops)
 
     @property
     def mark(self) -> bytes:
@@ -90,13 +99,14 @@ class Start:
         way = [op for op in self.ops[: max(at, 0)] if not isinstance(op, Borrow)]
         from_outside = isinstance(new, NewNamespaces) and new.maps is not None and not new.maps.single
         launched = isinstance(self.work, Execute) and self.work.launched
-        special = not _ANY_STACK or self.stepwise or self.bare or launched or any(isinstance(op, InCgroup) for op in self.ops)
+        hidden = self.bare == "hidden"
+        special = not _ANY_STACK or self.stepwise or hidden or launched or any(isinstance(op, InCgroup) for op in self.ops)
         if way or from_outside or special:
             return b"."
         # A function could leave something in the memory; who joins a time namespace must have it to himself; a terminal stays.
-        alone = any(map(_joins_time, self.ops))
+        alone = any(isinstance(op, Setns) and op.kind in ("time", "") for op in self.ops)
         returns = isinstance(self.work, Execute) and not self.work.terminal and not self.stay and not alone
-        return bytes([ALONE | RETURNS * returns | self.needs])
+        return bytes([ALONE | RETURNS * (returns or bool(self.bare)) | BARE * bool(self.bare) | self.needs])
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,3 @@ class Regroup:
     pids: tuple[int, ...]
     freeze: bool
     fds: tuple[str, ...] = ("reply",)
-
-
-def _joins_time(op: Op) -> bool:
-    return (isinstance(op, Join) and "time" in op.kinds) or (isinstance(op, Setns) and op.kind in ("time", ""))

@@ -22,6 +22,7 @@ class Pool:
         self._idle: list[Standby] = []  # those that had no request yet first, the oldest in front
         self._wanted = 1  # so many of them
         self.making: dict[int, Standby] = {}  # by PID, those that took a request and have not said yet which process does it
+        self._outdated: set[int] = set()  # by PID, those that shall not come back
         self._lending: dict[int, Standby] = {}  # those whose memory is in use, and may come back
 
     @property
@@ -54,7 +55,8 @@ class Pool:
         return Standby(pid, mine)
 
     def dismiss(self) -> None:
-        """End those that are idle: they lack what was loaded since they were made."""
+        """End those that are idle, and the others later: they lack what was loaded since they were made."""
+        self._outdated = {*self.making, *self._lending}
         while self._idle:
             self._idle.pop().sock.close()
 
@@ -93,7 +95,7 @@ class Pool:
             return int(pid)
         self._poller.unregister(standby.sock)
         self._lending.pop(standby.pid, None)
-        if pid == 0 and len(self._idle) < self._wanted:
+        if pid == 0 and len(self._idle) < self._wanted and standby.pid not in self._outdated:
             self._idle.append(replace(standby, fresh=False))
         else:
             standby.sock.close()

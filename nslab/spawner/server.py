@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from nslab import syscalls
 from nslab.errors import DeadNamespace, NslabError, SyscallError
 from nslab.model import NamespaceId
-from nslab.ops import Borrow, Context, Execute, Idmapped, IdMaps, InCgroup, NewNamespaces
+from nslab.ops import Borrow, Context, Idmapped, IdMaps, InCgroup, NewNamespaces
 from nslab.spawner import aside, channel, child
 from nslab.spawner.launch import find
-from nslab.spawner.messages import ALONE, RETURNS, OpenBorrowed, Regroup, Start
+from nslab.spawner.messages import ALONE, BARE, RETURNS, OpenBorrowed, Regroup, Start
 from nslab.spawner.pool import Pool
 from nslab.spawner.reaper import Reaper
 from nslab.spawner.registry import Registry
@@ -56,7 +56,6 @@ class Server:
         self.children: dict[int, int] = {}  # PID -> the descriptor on which it is answered
         self.untold: dict[int, list[Any]] = {}  # PID -> the calls that made it, as long as nobody was told of it
         self.bare: dict[int, int] = {}  # the descriptor on which it is answered -> PID, of an init that cannot see it close
-        self.becoming: dict[int, int] = {}  # a pipe that ends when such a process executes its program -> its reply descriptor
         self.poller = select.poll()
         self.pool = Pool(self._stand_by, self.poller)
         self.loaded = 0  # which needs of requests were met before
@@ -86,10 +85,6 @@ class Server:
             for standby in self.pool.at_work():
                 if standby.sock.fileno() in ready:
                     self.hear(standby)
-            for fd in ready & self.becoming.keys():
-                self.poller.unregister(fd)
-                os.close(fd)
-                tell(self.becoming.pop(fd), [], "ready", (0, 0))
             for fd in ready & self.bare.keys():
                 self.poller.unregister(fd)
                 os.kill(self.bare.pop(fd), signal.SIGKILL)
@@ -116,7 +111,7 @@ class Server:
     def hand_over(self, data: bytes, fds: list[int]) -> None:
         """Give a request, as it came, to a standby. Its first descriptor is the channel on which it is answered."""
         reply = fds[0]
-        if missing := data[0] & ~(ALONE | RETURNS) & ~self.loaded:
+        if missing := data[0] & ~(ALONE | RETURNS | BARE) & ~self.loaded:
             child.get_ready(missing)
             self.loaded |= missing
             self.pool.dismiss()
@@ -128,6 +123,8 @@ class Server:
             os.close(reply)
         else:
             self.children[standby.pid] = reply
+            if data[0] & BARE:
+                self.bare[reply] = 0
         finally:
             for fd in fds[1:]:
                 os.close(fd)
@@ -135,8 +132,10 @@ class Server:
     def hear(self, standby: Standby) -> None:
         """Learn which process does a request."""
         if pid := self.pool.hear(standby):
-            self.children[pid] = self.children.pop(standby.pid)
+            self.children[pid] = reply = self.children.pop(standby.pid)
             self.untold[pid] = []
+            if reply in self.bare:
+                self.watch(pid, reply)
 
     def hear_all(self) -> None:
         """Know every child that was asked for, which a standby says as soon as it can."""
@@ -195,7 +194,7 @@ class Server:
             self.children[pid] = reply
             self.untold[pid] = calls
             if isinstance(message, Start) and message.bare:
-                self.watch(pid, reply, fds.pop("executes"))
+                self.watch(pid, reply)
             if not (isinstance(message, Start) and message.lone):
                 self.announce()
         finally:
@@ -216,16 +215,6 @@ class Server:
         # One wakeup less, and less work while the child needs the pages. A mount table that was joined may have another /proc.
         by_itself = maps is not None and maps.single and not aside.joins(way, "mnt")
         context = Context(self.machine, fds, root=by_itself, made=kinds)
-        work = request.work
-        if isinstance(work, Execute) and work.launched:
-            from nslab.spawner import minimal
-
-            fds["launcher"] = minimal.image("launcher")
-        if request.bare:
-            from nslab.spawner import minimal
-
-            fds["image"] = minimal.image("init")
-            fds["executes"], fds["waits"] = os.pipe()
         for op in ops[: max(at, 0)]:
             if isinstance(op, Idmapped):  # which what is made below cannot do for itself
                 op.execute(context)
@@ -261,12 +250,10 @@ class Server:
             self.groups.owned[pid] = cgroup
         return pid
 
-    def watch(self, pid: int, reply: int, executes: int) -> None:
-        """Say when the minimal init runs, and end it when the notebook's end of its channel is closed: it holds nothing."""
+    def watch(self, pid: int, reply: int) -> None:
+        """End a minimal init when the notebook's end of its channel is closed: it holds nothing."""
         self.bare[reply] = pid
-        self.becoming[executes] = reply
-        for fd in (reply, executes):
-            self.poller.register(fd, 0)
+        self.poller.register(reply, 0)
 
     def open_cgroup(self, cgroup: InCgroup, fds: dict[str, int]) -> bool:
         """Open the cgroup that a process is to be born in as the descriptor "cgroup"; whether it was made for this one."""

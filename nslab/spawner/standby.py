@@ -24,11 +24,11 @@ from nslab.errors import SyscallError
 from nslab.model import IdRange
 from nslab.ops import Adopt, BecomeRoot, Borrow, Context, Execute, IdMaps, NewNamespaces, Op
 from nslab.spawner import channel, child
-from nslab.spawner.launch import spawn_options
+from nslab.spawner.launch import programs, spawn_options
 from nslab.spawner.messages import RETURNS, Start
 from nslab.spawner.report import Report, tell
 from nslab.syscalls import guard
-from nslab.syscalls.in_place import Lender
+from nslab.syscalls.in_place import EXECUTES, Chain, Lender
 
 WHY_CLONE = "a process of its own does it, since there is no way back"
 REQUESTS = 500  # that one standby does; then whatever has gathered in its memory goes with it
@@ -55,10 +55,10 @@ class Standby:
         """The life of a standby: waits on ``sock`` for requests. The rest is as for child.live."""
         try:
             guard.name_process("nslab-standby")
-            child.close_others((sock.fileno(), watchdog, signals))
+            child.close_others((sock.fileno(), watchdog, signals, *programs.values()))
             end, context.let_go = _switch()
             context.predecessor = os.pidfd_open(os.getpid())
-            lender = Lender()
+            lender, lend = Lender(), None
             if not _awaited(sock):
                 _rehearse(signals)
             for _ in range(REQUESTS):
@@ -68,6 +68,9 @@ class Standby:
                 except EOFError:
                     os._exit(0)
                 here = replace(context, fds=dict(zip(request.fds, fds, strict=True)))
+                if EXECUTES and programs and (request.bare or request.joins_time):
+                    here.lend = lend = lend or (Lender(children=True), Chain())
+                chain = here.lend[1] if request.bare and here.lend else None
                 report = Report(here.fds["reply"])
                 ops = tuple(op for op in request.ops if not isinstance(op, Borrow))  # it was born in what was borrowed
                 new = ops[0] if ops and isinstance(ops[0], NewNamespaces) else None
@@ -82,11 +85,12 @@ class Standby:
                 finders = [*sys.meta_path]
                 guard.implied("" if new else WHY_CLONE)
                 try:
-                    in_order = lender.clone(new.flags if new else 0, life)
+                    if not lender.clone(new.flags if new else 0, life, chain):
+                        os._exit(1)
+                    if chain and chain.errno:
+                        raise guard.failure("execve", (request.title.split()[0], (request.title,)), chain.errno)
                 except SyscallError as error:
                     report.failed(error)
-                    os._exit(1)
-                if not in_order:
                     os._exit(1)
                 guard.set_dumpable(True)
                 sys.meta_path[:] = finders  # see child.load_no_more()
@@ -110,7 +114,7 @@ def _begin(
         ops, context.made = ops[1:], new.kinds
         if new.maps:
             first, context.root = partial(new.maps.write, "self"), True
-    if not returns:
+    if not returns or (request.bare and not context.lend):
         context.own_memory()
     return child.spend(request, ops, context, report, signals, files, first)
 

@@ -174,6 +174,12 @@ def set_dumpable(value: bool) -> None:
     libc.prctl(4, int(value), 0, 0, 0)  # PR_SET_DUMPABLE
 
 
+def default_signals(numbers: Sequence[int]) -> None:
+    """Default actions for these signals, of which Python in this memory, which may be another process's, learns nothing."""
+    for number in numbers:
+        libc.signal(number, None)
+
+
 def own_command_line() -> None:
     """Find where this process keeps its command line, which name_process() then overwrites; proc(5), fields 48 and 49."""
     global _command_line
