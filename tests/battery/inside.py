@@ -6,6 +6,7 @@ the machine has that is to be reached. It prints JSON: for each way whether it g
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -153,10 +154,13 @@ def setuid_file() -> str | None:
 
 @way(
     "overwrite the runtime through /proc/1/exe",
-    "init runs the machine's Python; when it ends, that is not busy (CVE-2019-5736)",
+    "one of the machine's could be, when it is not busy (CVE-2019-5736); nslab's init is a sealed file in memory, in either",
 )
-def exe() -> str:
+def exe() -> str | None:
     fd = os.open("/proc/1/exe", os.O_RDONLY)
+    with contextlib.suppress(OSError):  # it is in no memory file
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE:
+            return None
     try:
         os.close(os.open(f"/proc/self/fd/{fd}", os.O_WRONLY))
     except OSError as error:
@@ -165,10 +169,11 @@ def exe() -> str:
     return os.readlink("/proc/1/exe")
 
 
-@way("read the environment of init", "init is a copy of the process that made it, secrets of the notebook included")
+@way("read the environment of init", "nslab's has none, in either container; a copy of the notebook would have its secrets")
 def environment() -> str | None:
     with open("/proc/1/environ", "rb") as file:
-        return f"{len(file.read().split(bytes(1)))} variables"
+        text = file.read()
+    return f"{text.count(bytes(1))} variables" if text else None
 
 
 @way("read the memory of init by its file", "who has CAP_SYS_PTRACE over it may")
@@ -192,12 +197,12 @@ def ptrace() -> str:
     return "seized PID 1"
 
 
-@way("look at the descriptors of init", "its channel leads to the notebook")
+@way("look at the descriptors of init", "nslab's holds none, in either container; a channel would lead to the notebook")
 def descriptors() -> str | None:
     return ", ".join(os.readlink(f"/proc/1/fd/{fd}") for fd in os.listdir("/proc/1/fd")) or None
 
 
-@way("take a descriptor of init", "pidfd_getfd copies any of them")
+@way("take a descriptor of init", "pidfd_getfd copies any of them; nslab's holds none, in either container")
 def getfd() -> str | None:
     pidfd = os.pidfd_open(1)
     for fd in range(3, 64):
@@ -246,7 +251,7 @@ def left_namespace() -> str | None:
     return None
 
 
-@way("reach the folder in which it was started", "the working directory of init is the notebook's, by another way than /")
+@way("reach the folder in which it was started", "the working directory of nslab's init is /, in either container")
 def working_directory() -> str | None:
     folder = os.readlink("/proc/1/cwd")
     os.close(os.open("/proc/1/cwd", os.O_RDONLY | os.O_DIRECTORY))
