@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from nslab.errors import CommandError
 from nslab.model.packets import Hop, Packet, Walk
 from nslab.network import Network, capturing, decoding
 from nslab.network.capturing import Filter
-from nslab.topology.pinging import PINGER
+from nslab.topology import pinging
 from nslab.trace import record
 
 if TYPE_CHECKING:
@@ -44,12 +41,7 @@ def follow(lab: Lab, action: Callable[[], Any], wanted: Filter, max_packets: int
 def ping(lab: Lab, one: str, two: str, timeout: float = 2.0) -> float | None:
     """Ping a node once from another: the round-trip time in milliseconds, None where no answer came."""
     lab.node(two)
-    command = [sys.executable, "-I", "-S", os.fspath(PINGER)]
-    result = lab.networks[one].run(command, input=f"{timeout} {lab.addresses[two][0]}\n")
-    if result.returncode:
-        raise CommandError(f"the ping failed:\n{result.stderr}", result)
-    answer = result.stdout.strip()
-    return None if answer == "-" else float(answer)
+    return pinging.ping(lab.networks[one], lab.addresses[two][0], timeout)
 
 
 def _interfaces(lab: Lab) -> Iterable[tuple[tuple[str, str], Network]]:

@@ -17,7 +17,13 @@ from nslab.topology.matrix import Matrix
 # Pairs in one round. Each makes two entries in the table of neighbours, which the whole machine shares: 1,024 of them, and
 # none is forgotten within five seconds. arp(7), gc_thresh3
 AT_ONCE = 256
-PINGER = Path(__file__).with_name("pinger.py")
+PINGER = (sys.executable, "-I", "-S", os.fspath(Path(__file__).with_name("pinger.py")))
+
+
+def ping(network: Network, address: str, timeout: float) -> float | None:
+    """Ping one address: the round-trip time in milliseconds, None where no answer came."""
+    answer = network.run([*PINGER], input=f"{timeout} {address}\n", check=True).stdout.strip()
+    return None if answer == "-" else float(answer)
 
 
 def ping_all(networks: Mapping[str, Network], addresses: Mapping[str, Sequence[str]], timeout: float) -> Matrix:
@@ -28,7 +34,7 @@ def ping_all(networks: Mapping[str, Network], addresses: Mapping[str, Sequence[s
     with contextlib.ExitStack() as undo:
         pingers: dict[str, Running] = {}
         for name in names if pairs else []:
-            pingers[name] = networks[name].popen([sys.executable, "-I", "-S", os.fspath(PINGER)], stdin=True)
+            pingers[name] = networks[name].popen([*PINGER], stdin=True)
             undo.callback(pingers[name].end)
         for seconds in (timeout / 2, timeout):
             for some in _rounds([pair for pair in pairs if times.get(pair) is None]):
