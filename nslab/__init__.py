@@ -15,7 +15,8 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     render                pictures
     topology              networks of nodes, on paper and deployed
     labs                  labs that a process of their own holds
-    machines              what this machine allows
+    widgets               what answers a click
+    lessons machines      predictions; what this machine allows
     magics cli            %ns and %%ns; the command line
 
 Names are loaded when they are first used: ``import nslab`` starts nothing and imports next to nothing.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Unavailable,
     )  # fmt: skip
     from nslab.labs.attached import attach
+    from nslab.lessons import predict
     from nslab.machines import doctor
     from nslab.namespaces import Namespace, Process, Result, process
     from nslab.observe import discover
@@ -54,6 +56,7 @@ _HOME = {
     "Refused": "errors", "SpawnerError": "errors", "SpecError": "errors", "SyscallError": "errors", "Unavailable": "errors",
     "attach": "labs.attached",
     "doctor": "machines",
+    "predict": "lessons",
     "Namespace": "namespaces", "Process": "namespaces", "Result": "namespaces", "process": "namespaces",
     "discover": "observe",
     "draw": "render",
@@ -65,7 +68,7 @@ _HOME = {
 __all__ = [
     "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
     "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Topology", "Trace", "Unavailable",
-    "attach", "create", "discover", "doctor", "draw", "ipc", "ops", "process", "record", "run", "syscalls",
+    "attach", "create", "discover", "doctor", "draw", "ipc", "ops", "predict", "process", "record", "run", "syscalls",
 ]  # fmt: skip
 
 

@@ -33,7 +33,8 @@ ROWS = (
     ("render",),
     ("topology",),
     ("labs",),
-    ("machines",),
+    ("widgets",),
+    ("lessons", "machines"),
     ("magics", "cli"),
 )
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
@@ -43,8 +44,9 @@ ONLY = {"errors": set(), "model": set(), "trace": set(), "procfs": {"errors", "m
 
 # Other people's packages, and the only rooms that import them.
 GUESTS = {
-    "cloudpickle": {"spawner"}, "dpkt": {"network"}, "graphviz": {"render"}, "IPython": {"magics"}, "networkx": {"topology"},
-    "psutil": {"container"}, "rich": {"cli"}, "ruamel": {"topology"}, "typer": {"cli"},
+    "cloudpickle": {"spawner"}, "dpkt": {"network"}, "graphviz": {"render"}, "IPython": {"magics", "widgets"},
+    "ipywidgets": {"widgets"}, "networkx": {"topology"}, "psutil": {"container"}, "rich": {"cli"}, "ruamel": {"topology"},
+    "typer": {"cli"},
 }  # fmt: skip
 
 # Names of the standard library that do what only a system call traced by nslab may do.
