@@ -22,6 +22,7 @@ from nslab.model.snapshot import (
 )  # fmt: skip
 from nslab.render import VIEWS, Picture
 from nslab.render.folding import fold
+from nslab.render.owners_folding import Shown
 from nslab.render.sequence import sequence
 from nslab.trace import Step, Trace
 
@@ -205,6 +206,23 @@ def test_a_large_picture_is_folded_and_can_be_unfolded(view: str) -> None:
     assert not [text for text in shown(whole) if " more" in text]
     assert "web39" in folded.text, "the table has them all"
     assert folded.rows == whole.rows
+
+
+def test_owners_folds_whole_branches_and_counts_each_namespace() -> None:
+    """What is drawn, what is folded and what is in the rest are all there are, whatever there is most of."""
+    large = snapshot(40)
+    strangers = [SeenNamespace(kind, NamespaceId(4, 5000 + i), 0, "", MACHINE["user"], 0, None, (), 0)
+                 for i, kind in enumerate(("net", "uts", "mnt", "ipc") * 30)]  # fmt: skip
+    crowded = replace(large, namespaces=(*strangers, *large.namespaces))
+    for most in (150, 60, 30, 20):
+        drawn = Shown(crowded, most)
+        inside = {one.id for group in drawn.more.values() for head in group for one in drawn._branch(head)}
+        counted = [*drawn.left, *inside, *(each.id for each in drawn.rest)]
+        assert sorted(counted) == sorted(each.id for each in crowded.namespaces), most
+        assert len(drawn.left) + len(drawn.more) <= most
+        picture = nslab.draw(crowded, view="owners", most=most)
+        assert picture.dot.count(" [label=") == len(drawn.left) + len(drawn.more) + bool(drawn.rest)
+        assert f"user  {MACHINE['user'].ino}" in " ".join(shown(picture)).replace("user ", "user  ")
 
 
 def test_fold_keeps_the_order_and_loses_nothing() -> None:

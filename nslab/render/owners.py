@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import graphviz
 
 from nslab.model import NamespaceId
 from nslab.model.snapshot import SeenNamespace, Snapshot, held_by
 from nslab.render import style
-from nslab.render.folding import MOST, fold, names
+from nslab.render.folding import MOST, names
+from nslab.render.owners_folding import Shown
 from nslab.render.picture import Picture, text_table
 from nslab.render.who import whose
 
@@ -22,66 +23,36 @@ ABOUT = (
 def owners(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Picture:
     """Every namespace of a snapshot below its owner. Past ``most``, what is alike is folded; None draws each."""
     graph = style.digraph(rankdir="LR", ranksep="0.6", nodesep="0.08")
-    users = [each for each in snapshot.of_kind("user") if each.parent not in snapshot.by_id]
-    known = {each.id for each in snapshot.of_kind("user")}
-    astray = [each for each in snapshot.namespaces if each.kind != "user" and each.owner not in known]
-    shape = _Tree(snapshot, most)
-    for user in users:
-        shape.add(graph, user)
-    if astray:
+    shown = Shown(snapshot, most)
+    if [each for each in shown.owned.get(None, ()) if each.id in shown.left or each.id in shown.more]:
         graph.node("unseen", style.label("an owner out of sight"), shape="house", style="dashed", tooltip=" ")
-        shape.owned(graph, "unseen", astray)
+    todo: list[NamespaceId | None] = [None]
+    for above in todo:  # grows while it is walked
+        for each in [*shown.owned.get(above, ()), *shown.children.get(above, ())]:
+            if not (each.id in shown.left or each.id in shown.more):
+                continue
+            _node(graph, snapshot, shown, each)
+            if above or each.kind != "user":
+                look = {"penwidth": "3"} if each.kind == "user" else {"arrowhead": "none", "penwidth": "1.2"}
+                graph.edge(_name(above) if above else "unseen", _name(each.id), **look)
+            todo += [each.id] if each.kind == "user" and each.id in shown.left else []
+    if shown.rest:
+        which = style.tooltip(names([_title(snapshot, each) for each in shown.rest]))
+        graph.node("rest", style.label(f"{len(shown.rest)} more namespaces"), shape="box", peripheries="2", tooltip=which)
     rows = _rows(snapshot)
     return Picture(title or f"Who owns what: {snapshot.scope}", graph.source, text_table(rows), rows, ABOUT)
 
 
-class _Tree:
-    """The nodes that were decided on: what is folded is decided for the whole picture."""
-
-    def __init__(self, snapshot: Snapshot, most: int | None):
-        self.snapshot = snapshot
-        self.groups = fold(snapshot.namespaces, self._alike, most)
-        self.hidden = {each.id for group in self.groups for each in group[1:]}
-        self.group = {group[0].id: group for group in self.groups}
-
-    def _alike(self, namespace: SeenNamespace) -> tuple[object, ...]:
-        """Of one kind, below owners that are alike: ten containers of the same kinds are."""
-        return (namespace.kind, *self._place(namespace))
-
-    def _place(self, namespace: SeenNamespace) -> tuple[object, ...]:
-        if namespace.kind == "user":
-            return (namespace.parent, tuple(sorted(each.kind for each in self.snapshot.owned_by(namespace.id))))
-        owner = self.snapshot.by_id.get(namespace.owner) if namespace.owner else None
-        return self._place(owner) if owner and owner.id not in self.snapshot.machine.values() else (namespace.owner,)
-
-    def add(self, graph: graphviz.Digraph, user: SeenNamespace) -> None:
-        """A user namespace, what it owns, and those below it."""
-        todo = [user]
-        while todo:
-            one = todo.pop()
-            if one.id in self.hidden:
-                continue
-            self.node(graph, one)
-            self.owned(graph, _name(one.id), self.snapshot.owned_by(one.id))
-            for child in self.snapshot.below(one.id):
-                if child.kind == "user" and child.id not in self.hidden:
-                    graph.edge(_name(one.id), _name(child.id), penwidth="3")
-                    todo.append(child)
-
-    def owned(self, graph: graphviz.Digraph, owner: str, namespaces: Iterable[SeenNamespace]) -> None:
-        for each in namespaces:
-            if each.id not in self.hidden:
-                self.node(graph, each)
-                graph.edge(owner, _name(each.id), arrowhead="none", penwidth="1.2")
-
-    def node(self, graph: graphviz.Digraph, one: SeenNamespace) -> None:
-        group = self.group[one.id]
-        if len(group) > 1:
-            which = names([_title(self.snapshot, each) for each in group])
-            style.folded_node(graph, _name(one.id), one.kind, f"{len(group)} more", which)
-        else:
-            alive = f"{len(one.members)} members" if one.members else f"held by {held_by(one.holders)}"
-            style.namespace_node(graph, _name(one.id), one.kind, one.id.ino, whose(self.snapshot, one), more=alive)
+def _node(graph: graphviz.Digraph, snapshot: Snapshot, shown: Shown, one: SeenNamespace) -> None:
+    group = shown.more.get(one.id)
+    if group:
+        below = " ".join(dict.fromkeys(each.kind for each in shown.owned.get(one.id, ()))) if one.kind == "user" else ""
+        which = names([_title(snapshot, each) for each in group])
+        note = f"each owns {below}" if below else ""
+        style.folded_node(graph, _name(one.id), one.kind, f"{len(group)} more", which, note)
+    else:
+        alive = f"{len(one.members)} members" if one.members else f"held by {held_by(one.holders)}"
+        style.namespace_node(graph, _name(one.id), one.kind, one.id.ino, whose(snapshot, one), more=alive)
 
 
 def _title(snapshot: Snapshot, namespace: SeenNamespace) -> str:
@@ -95,24 +66,13 @@ def _name(identity: NamespaceId) -> str:
 def _rows(snapshot: Snapshot) -> list[Sequence[str]]:
     """Depth first, each user namespace with what it owns below it."""
     rows: list[Sequence[str]] = [("namespace", "owner", "whose", "members", "held by")]
-    known = {each.id for each in snapshot.of_kind("user")}
-
-    def line(depth: int, each: SeenNamespace) -> None:
+    whole = Shown(snapshot, None)
+    todo = [(0, each) for each in [*whole.owned.get(None, ()), *whole.children.get(None, ())][::-1]]
+    while todo:
+        depth, each = todo.pop()
         owner = f"user:[{each.owner.ino}]" if each.owner else "-"
         rows.append(("  " * depth + str(each), owner, whose(snapshot, each), str(len(each.members)), held_by(each.holders)))
-
-    def walk(user: SeenNamespace, depth: int) -> None:
-        line(depth, user)
-        for each in snapshot.owned_by(user.id):
-            line(depth + 1, each)
-        for child in snapshot.below(user.id):
-            if child.kind == "user":
-                walk(child, depth + 1)
-
-    for user in snapshot.of_kind("user"):
-        if user.parent not in known:
-            walk(user, 0)
-    for each in snapshot.namespaces:
-        if each.kind != "user" and each.owner not in known:
-            line(0, each)
+        if each.kind == "user":
+            below = [*whole.owned.get(each.id, ()), *whole.children.get(each.id, ())]
+            todo += [(depth + 1, child) for child in below[::-1]]
     return rows

@@ -52,11 +52,12 @@ def namespace_node(graph: graphviz.Graph, name: str, kind: str, inode: int, *lin
                margin="0.1,0.04", height="0.35", tooltip=tooltip(f"{kind}:[{inode}]", *lines, row.isolates, more))  # fmt: skip
 
 
-def folded_node(graph: graphviz.Graph, name: str, kind: str, note: str, which: str) -> None:
+def folded_node(graph: graphviz.Graph, name: str, kind: str, count: str, which: str, note: str = "") -> None:
     """Several namespaces of a kind in one: its shape, twice framed, "40 more"; the tooltip says which."""
     row = KINDS[kind]
-    graph.node(name, label(kind, aside=note, colour=ink_on(row.colour)), shape=row.shape, fillcolor=row.colour, peripheries="2",
-               margin="0.1,0.04", height="0.35", tooltip=tooltip(which))  # fmt: skip
+    text = label(kind, note, aside=count, colour=ink_on(row.colour))
+    graph.node(name, text, shape=row.shape, fillcolor=row.colour, peripheries="2", margin="0.1,0.04",
+               height="0.35", tooltip=tooltip(which))  # fmt: skip
 
 
 def frame(head: str, *, aside: str = "", tip: str = "") -> dict[str, str]:
