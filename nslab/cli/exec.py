@@ -45,38 +45,49 @@ def exec_(
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Somewhere to run a command: a container, or else a node of a lab; ``words`` tell it from others of its name."""
+    """Somewhere to run a command: a container, a node of a lab, or both; ``words`` tell it from others of its name."""
 
     words: str
     container: listing.Listed | None
     lab: str = ""
     node: str = ""
 
+    def names(self) -> list[str]:
+        """All that it may be called."""
+        own = [self.container.name, str(self.container.pid)] if self.container else []
+        return own + ([self.node, self.words] if self.lab else [])
+
 
 def _run(name: str, command: list[str], options: dict[str, Any]) -> Result:
     place = _find(name)
-    if place.container:
+    if not place.lab:
+        assert place.container
         return listing.enter(place.container, command, **options)
     from nslab.labs.attached import attach
 
     with attach(place.lab) as lab:
-        return lab[place.node].run(command, attach=True, **options)
+        if not place.container:
+            return lab[place.node].run(command, attach=True, **options)
+        inside = () if "mnt" in place.container.kinds else lab.inside()
+        return listing.enter(place.container, command, inside=inside, **options)
 
 
 def _find(name: str) -> _Place:
     """The one place of this name; SpecError when there is none, or more than one."""
     containers, up = listing.listed(), held()
-    found = [
-        _Place(f"{readable(each.name)!r}, PID {each.pid}", each) for each in containers if name in (each.name, str(each.pid))
-    ]
-    for lab in up:
-        found += [_Place(f"{lab['name']}/{node}", None, lab["name"], node) for node in lab["nodes"]
-                  if name in (node, f"{lab['name']}/{node}")]  # fmt: skip
+    inits = {(each.owner, each.name): each for each in containers}
+    nodes = [
+        _Place(f"{lab['name']}/{node}", inits.get((lab["pid"], node)), lab["name"], node)
+        for lab in up for node in lab["nodes"]
+    ]  # fmt: skip
+    of_nodes = {place.container.pid for place in nodes if place.container}
+    others = [_Place(f"{readable(each.name)!r}, PID {each.pid}", each) for each in containers if each.pid not in of_nodes]
+    found = [place for place in nodes + others if name in place.names()]
     if len(found) == 1:
         return found[0]
     if found:
         raise SpecError("name", f"{name!r} may be {' or '.join(each.words for each in found)}: say which, by PID or LAB/NODE")
-    names = sorted({readable(each.name) or str(each.pid) for each in containers})
+    names = sorted({readable(each.name) or str(each.pid) for each in containers if each.pid not in of_nodes})
     there = [f"containers {', '.join(names)}"] if names else []
     there += [f"the lab {lab['name']!r} with {_some(list(lab['nodes']))}" for lab in up]
     raise SpecError("name", f"there is no container {name!r}, and no node; there are: {'; '.join(there) or 'none'}")

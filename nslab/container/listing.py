@@ -18,7 +18,7 @@ from nslab.errors import DeadNamespace, SpecError
 from nslab.model import KINDS, ProcessStat
 from nslab.model.words import readable
 from nslab.namespaces import Result, running
-from nslab.ops import Execute, IdMaps, InCgroup, Plan, spec
+from nslab.ops import Execute, IdMaps, InCgroup, Op, Plan, spec
 from nslab.spawner import Child, Descriptor, ensure
 from nslab.trace import emit_script
 
@@ -131,9 +131,11 @@ def find(name: str) -> Listed:
 
 def enter(
     container: Listed, command: spec.Command, *, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
-    user: str | int | None = None, timeout: float | None = None, tty: bool = False,
+    user: str | int | None = None, timeout: float | None = None, tty: bool = False, inside: tuple[Op, ...] = (),
 ) -> Result:  # fmt: skip
     """Run a command in a container that another process made, attached to this one. DeadNamespace when that has ended.
+
+    ``inside`` is what is done in there before it starts.
 
     It is outside the cgroup of that container, and so of its limits, since that cgroup belongs to the other process.
     """
@@ -152,7 +154,7 @@ def enter(
         kinds = tuple(kind for kind in KINDS if here.get(kind) != there.get(kind))
         folder = (cwd or "/") if "mnt" in kinds else cwd
         work = plans.work(command, env=env, cwd=folder, user=user, tty=tty, joined=kinds)
-        plan = _plan(container, kinds, work, cgroup)
+        plan = _plan(container, kinds, work, cgroup, inside)
 
         def start(fds: Mapping[str, Any]) -> Child:
             emit_script(plan)
@@ -161,13 +163,15 @@ def enter(
         return running.complete(start, work.argv, lone=True, timeout=timeout, tty=tty, attach=True)
 
 
-def _plan(container: Listed, kinds: tuple[str, ...], work: Execute, cgroup: InCgroup | None) -> Plan:
+def _plan(
+    container: Listed, kinds: tuple[str, ...], work: Execute, cgroup: InCgroup | None, inside: tuple[Op, ...]
+) -> Plan:  # fmt: skip
     """What enters a hardened container is hardened, whoever made that."""
     maps = None
     if "user" in kinds:
         uid, gid = (procfs.id_map(container.pid, which) for which in ("uid", "gid"))
         maps = IdMaps(uid, gid, procfs.setgroups(container.pid))
-    ops = plans.entering(kinds, container.pid, maps, cgroup)
+    ops = (*plans.entering(kinds, container.pid, maps, cgroup), *inside)
     if container.hardened:
         from nslab.container import hardening
 
