@@ -313,6 +313,31 @@ def test_a_container_and_a_node_of_one_name_are_told_apart(tmp_path) -> None:
         assert cli("exec", f"shop/{name}", "hostname").stdout == f"{name}\n"
 
 
+@pytest.mark.requires("tool:busybox")
+def test_nodes_that_are_containers(tmp_path) -> None:
+    name = f"t{os.getpid()}"
+    boxes = f"  {name}: {{role: host, isolate: pid mnt, rootfs: busybox}}\n  bare: {{role: host, isolate: pid}}\n"
+    text = SHOP.replace("links:", f"{boxes}links:\n  - [{name}, s]\n  - [bare, s]")
+    with up(tmp_path, text) as about, nslab.attach("shop") as lab:
+        inside = ["sh", "-c", "hostname; cat /etc/hosts; ls /; readlink /proc/self/ns/net"]
+        done = cli("exec", name, "--", *inside)
+        assert done.stdout.split()[0] == name, done.stderr
+        assert "10.0.0.1 bare" in done.stdout or "10.0.0.2 bare" in done.stdout
+        assert str(lab.networks[name].namespace) in done.stdout
+        assert " ".join(done.stdout.split()).count(" usr ") == 1
+        done = cli("exec", "shop/bare", "--", "sh", "-c", "hostname; cat /etc/hosts; echo $$")
+        assert done.stdout.split()[0] == "bare"
+        assert f"{lab.addresses[name][0]} {name}" in done.stdout
+        assert int(done.stdout.split()[-1]) < 100, "a PID of its own PID namespace"
+        with pytest.raises(nslab.SpecError, match="container of the process that holds the lab"):
+            lab[name].run("true")
+        listed = {each["name"]: each for each in json.loads(cli("ls", "--json").stdout)["containers"]}
+        assert listed[name]["owner"] == about["pid"]
+        with pidfd_of(listed[name]["pid"]) as init:
+            lab.destroy()
+            assert has_ended(init, 0)
+
+
 def test_what_is_not_there() -> None:
     done = cli("ping")
     assert (done.returncode, done.stderr) == (1, "nslab: lab: none is up: nslab up FILE.yaml\n")

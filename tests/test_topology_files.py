@@ -111,6 +111,23 @@ def test_a_file_gives_its_name(tmp_path) -> None:
         Topology.read(tmp_path / "none.yaml")
 
 
+def test_a_rootfs_is_sought_where_the_file_is(tmp_path) -> None:
+    (tmp_path / "root").mkdir()
+    file = tmp_path / "lab.yaml"
+    file.write_text(
+        "nodes:\n  a: {role: host, isolate: mnt, rootfs: root, limits: {pids: 010, cpu: .5}}\n"
+        "  b: {role: host, isolate: mnt, rootfs: machine}\n"
+    )
+    lab = Topology.read(file)
+    assert lab["a"].options() == {"isolate": "mnt", "rootfs": str(tmp_path / "root"), "limits": {"pids": 10, "cpu": 0.5}}
+    again = Topology.from_yaml(lab.to_yaml())
+    assert [node.options() for node in again] == [node.options() for node in lab]
+    mounted = Topology()
+    mounted.host("a", mounts=[nslab.Bind("/etc", "/mnt")], isolate="mnt")
+    with pytest.raises(nslab.SpecError, match=r"node 'a': its mounts cannot be told in a text"):
+        mounted.to_yaml()
+
+
 AB = "nodes: {a: host, b: host}\nlinks:\n  - ends: [a, b]\n    "
 WRONG = {
     # what a checker of the schema finds too
@@ -134,6 +151,8 @@ WRONG = {
     "ipv6: 1": r"1:7: ipv6: must be true or false",
     "ipv6: yes": r"1:7: ipv6: must be true or false",
     "shape: {ring: three}": r"1:15: shape\.ring: must be a whole number",
+    "nodes: {a: {role: host, limits: {cpu: much}}}": r"1:39: nodes\.a\.limits\.cpu: must be a number",
+    "nodes: {a: {role: host, rootfs: 5}}": r"1:33: nodes\.a\.rootfs: must be text",
     "shape: {tree: {depth: 2}}": r"1:15: shape\.tree: lacks fanout",
     "shape: {}": r"1:8: shape: must be one of single, linear",
     "shape: {ring: 3, star: 2}": r"1:8: shape: must be one of",

@@ -23,6 +23,7 @@ from nslab.spawner import Child, Descriptor, ensure
 from nslab.trace import emit_script
 
 SPAWNERS = ("nslab-spawner", "nslab-borrowed")
+HOLDER = "nslab-lab"  # the name of a process that makes containers, for the nodes of its lab
 
 
 class Descendant(Protocol):
@@ -97,7 +98,8 @@ def _owner(init: P, processes: Mapping[int, P], mine: set[int]) -> int:
         spawners += 1
     rest = above[spawners:]
     genuine = spawners in (1, 2) and len(rest) >= 2 and rest[0].name == "nslab-watchdog"
-    inside = any(process.name.startswith("nslab-") and process.pid not in mine for process in rest[1:])
+    makers = rest[2:] if len(rest) > 1 and rest[1].name == HOLDER else rest[1:]
+    inside = any(process.name.startswith("nslab-") and process.pid not in mine for process in makers)
     return rest[1].pid if genuine and not inside else 0
 
 

@@ -17,6 +17,7 @@ import time
 from typing import Any, NoReturn
 
 from nslab import spawner
+from nslab.container.listing import HOLDER
 from nslab.errors import NslabError
 from nslab.labs import messages, places
 from nslab.labs.ending import end_members
@@ -168,7 +169,7 @@ def main(number: int) -> NoReturn:
         os.set_inheritable(number, False)
         asked, _ = messages.receive(report)
         guard.own_command_line()
-        guard.name_process(f"nslab-lab {asked['topology']['name']}")
+        guard.name_process(f"{HOLDER} {asked['topology']['name']}")
         os.chdir("/")
         try:
             with places.listening(asked["topology"]["name"]) as listening:

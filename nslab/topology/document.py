@@ -21,7 +21,8 @@ _TYPES = {
     "timestamp": "a date",
 }  # fmt: skip
 _WORDS = {
-    "object": "keys and values", "array": "a list", "string": "text", "integer": "a whole number", "boolean": "true or false",
+    "object": "keys and values", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number",
+    "boolean": "true or false",
 }  # fmt: skip
 
 
@@ -77,7 +78,7 @@ class Document:
                 raise self.error(path, f"must be {' or '.join(map(_WORDS.__getitem__, forms))}")
             schema = forms[kind]
         wanted = schema.get("type", "string")
-        if kind != wanted:
+        if kind != wanted and (kind, wanted) != ("integer", "number"):
             quoted = f": {node.value!r}, in quotes" if wanted == "string" and isinstance(node.value, str) and node.value else ""
             raise self.error(path, f"must be {_WORDS[wanted]}{quoted}")
         if kind == "object":
@@ -87,7 +88,7 @@ class Document:
         choices = schema.get("enum", (node.value,))
         if node.value not in choices:
             raise self.error(path, f"{node.value!r} is none of {', '.join(choices)}{_nearest(node.value, choices)}")
-        return {"integer": _number, "boolean": _truth}.get(kind, str)(node.value)
+        return _CONVERT.get(wanted, str)(node.value)
 
     def _kind(self, node: Any, path: DocumentPath) -> str:
         kind = _TYPES.get(node.tag.removeprefix(_CORE), "") if node.tag.startswith(_CORE) else ""
@@ -163,9 +164,16 @@ def _nearest(word: str, known: Any) -> str:
     return f". Did you mean {near[0]}?" if near else ""
 
 
-def _number(text: str) -> int:
-    return int(text.replace("_", ""), 0)
+def _whole(text: str) -> int:
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)  # 010 is ten
+
+
+def _number(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
 def _truth(text: str) -> bool:
     return text.lower() == "true"
+
+
+_CONVERT = {"integer": _whole, "number": _number, "boolean": _truth}

@@ -16,12 +16,13 @@ from nslab.topology import shapes
 from nslab.topology.document import Document, DocumentPath
 
 if TYPE_CHECKING:
-    from nslab.topology.topology import Topology
+    from nslab.topology.topology import Node, Topology
 
     Locate = Callable[[DocumentPath, str], SpecError]
     Made = TypeVar("Made", bound=Topology)
 
 SCHEMA = Path(__file__).with_name("schema.json")
+ROOTS = ("machine", "busybox")  # words for a rootfs; others are paths
 WIDTH = 120  # of a line, where it can be folded
 
 
@@ -45,6 +46,9 @@ def load(path: str | os.PathLike[str]) -> tuple[str, str]:
 def build(empty: type[Made], text: str, name: str, file: str) -> Made:
     """The topology that a text describes, resolved once: SpecError saying in which line of ``file`` what cannot be stands."""
     document = Document(text, file, schema())
+    nodes = document.value.get("nodes", {}).values()
+    for options in (each for each in nodes if isinstance(each, dict) and each.get("rootfs") not in (None, *ROOTS)):
+        options["rootfs"] = os.path.join(os.path.dirname(os.path.abspath(file)), options["rootfs"])
     made = construct(empty, {"name": name, **document.value}, document.error)
     try:
         made.resolve()
@@ -100,8 +104,18 @@ def describe(topology: Topology) -> dict[str, Any]:
     for link in topology.links:
         ends, options = [end.name for end in link.ends], link.options()
         links.append({"ends": ends, **options} if options else ends)
-    nodes = {node.name: {"role": node.role, **node.options()} if node.options() else node.role for node in topology}
+    nodes = {node.name: _described(node) for node in topology}
     return data | ({"nodes": nodes} if nodes else {}) | ({"links": links} if links else {})
+
+
+def _described(node: Node) -> str | dict[str, Any]:
+    """Its role, or what is asked for besides; SpecError for what no text stands for."""
+    options = node.options()
+    if any(not isinstance(mount, str) for mount in options.get("mounts", ())):
+        raise SpecError(f"node {node.name!r}", "its mounts cannot be told in a text: give them in short, /source:/target:ro")
+    if options.get("rootfs") not in (None, *ROOTS):
+        options["rootfs"] = os.path.abspath(options["rootfs"])
+    return {"role": node.role, **options} if options else node.role
 
 
 def dump(topology: Topology) -> str:
