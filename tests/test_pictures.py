@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shutil
 import subprocess
@@ -177,6 +179,8 @@ def test_an_engine_that_fails_is_no_traceback(monkeypatch) -> None:
     assert "could not draw" in namespace_map(example())._repr_mimebundle_()["text/html"]
     monkeypatch.setattr(engine, "find", lambda: "/etc/passwd")
     assert "could not draw" in namespace_map(example())._repr_mimebundle_()["text/html"]
+    monkeypatch.setattr(engine, "draw", lambda dot, form: b"<svg>")
+    assert "no SVG" in namespace_map(example())._repr_mimebundle_()["text/html"]
 
 
 def test_members_of_one_namespace_are_drawn_at_one_node() -> None:
@@ -203,6 +207,33 @@ def test_draw_shows_a_live_container_as_the_kernel_sees_it() -> None:
         calls = len(web.trace)
         nslab.draw(web)
         assert len(web.trace) == calls, "looking at a container must leave no step in its trace"
+
+
+@pytest.mark.requires("tool:lsns", "tool:bwrap", "userns")
+def test_a_full_machine_is_drawn_completely() -> None:
+    """Ten containers of ours, two of bubblewrap, a lab of six nodes: lsns sees nothing that the picture's table has not."""
+    bwrap = ["bwrap", "--unshare-all", "--unshare-user", "--dev-bind", "/", "/", "sh", "-c", "echo; exec sleep 1000"]
+    with contextlib.ExitStack() as stack:
+        for number in range(10):
+            stack.enter_context(nslab.Container(f"full{number}", isolate="uts user pid mnt"))
+        others = []
+        for _ in range(2):
+            others.append(stack.enter_context(subprocess.Popen(bwrap, stdout=subprocess.PIPE)))
+            stack.callback(others[-1].kill)
+            others[-1].stdout.readline()
+        stack.enter_context(nslab.Topology.star(5).deploy())
+        before = lsns()
+        picture = nslab.draw(nslab.discover(contents=False), view="owners")
+        seen = set(re.findall(r"\[(\d+)\]", " ".join(row[0] for row in picture.rows)))
+        assert before & lsns() <= seen
+    assert "<svg" in picture.svg
+    assert len(texts(picture)) < 4 * 60
+    assert {row[2] for row in picture.rows} >= {f"container full{number}" for number in range(10)}
+
+
+def lsns() -> set[str]:
+    said = subprocess.run(["lsns", "--json", "--output", "NS"], capture_output=True, text=True, check=True).stdout
+    return {str(each["ns"]) for each in json.loads(said)["namespaces"]}
 
 
 def test_render_needs_no_kernel_and_no_jupyter() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from xml.etree import ElementTree
 
 from nslab.errors import Unavailable
 from nslab.model.words import readable
@@ -32,7 +33,11 @@ class Picture:
     @cached_property
     def svg(self) -> str:
         """As SVG, with a title and a description; the same for a light and a dark page. Unavailable where nothing can draw."""
-        return finish(engine.draw(self.dot, "svg").decode(), readable(self.title), readable(self.about or self.text))
+        drawn = engine.draw(self.dot, "svg").decode()
+        try:
+            return finish(drawn, readable(self.title), readable(self.about or self.text))
+        except ElementTree.ParseError as error:
+            raise Unavailable(f"what {engine.find()} drew is no SVG: {error}", engine.HOW_TO_GET_IT) from None
 
     def save(self, path: str | Path) -> None:
         """Write it to a file: .svg, .png (on white), .dot or .txt."""

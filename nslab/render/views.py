@@ -47,7 +47,10 @@ def draw(*things: Any, view: str = "", of: str | int = "", title: str = "", most
     if len(things) == 1 and isinstance(one, Snapshot):
         return _snapshot(one, view, of, title, most)
     if view or of:
-        raise SpecError("view" if view else "of", "only a snapshot has views: nslab.draw(nslab.discover(), view=...)")
+        raise SpecError(
+            "view" if view else "of",
+            "only a snapshot has views: nslab.draw(nslab.discover(), view=...), or of discover(container)",
+        )
     for sort, picture in _OF.items():
         if len(things) == 1 and isinstance(one, sort):
             return picture(one, title, most)
