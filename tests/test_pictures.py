@@ -212,15 +212,13 @@ def test_draw_shows_a_live_container_as_the_kernel_sees_it() -> None:
 @pytest.mark.requires("tool:lsns", "tool:bwrap", "userns")
 def test_a_full_machine_is_drawn_completely() -> None:
     """Ten containers of ours, two of bubblewrap, a lab of six nodes: lsns sees nothing that the picture's table has not."""
-    bwrap = ["bwrap", "--unshare-all", "--unshare-user", "--dev-bind", "/", "/", "sh", "-c", "echo; exec sleep 1000"]
+    bwrap = ["bwrap", "--unshare-all", "--unshare-user", "--dev-bind", "/", "/", "sh", "-c", "echo; read end"]
     with contextlib.ExitStack() as stack:
         for number in range(10):
             stack.enter_context(nslab.Container(f"full{number}", isolate="uts user pid mnt"))
-        others = []
-        for _ in range(2):
-            others.append(stack.enter_context(subprocess.Popen(bwrap, stdout=subprocess.PIPE)))
-            stack.callback(others[-1].kill)
-            others[-1].stdout.readline()
+        for _ in range(2):  # each ends with its standard input
+            other = stack.enter_context(subprocess.Popen(bwrap, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            other.stdout.readline()
         stack.enter_context(nslab.Topology.star(5).deploy())
         before = lsns()
         picture = nslab.draw(nslab.discover(contents=False), view="owners")
