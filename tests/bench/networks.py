@@ -23,7 +23,7 @@ from tests.crash.oracle import descendants, is_standby
 HERE = Path(__file__).resolve().parent
 HOSTS, PINGED, SOME, TURNS = 300, 100, 15, 3
 DEBIAN = "/usr/bin/python3"  # the Python that Debian's mininet is a package of
-APART = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc"]
+APART = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 UNTOUCHED = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys; mount -t tmpfs none /run; "
 # One command for all that one namespace can see, then one in each host.
 BY_IP = 'ip -batch "$0/all"; for each in $(seq $1); do ip -n h$each -batch "$0/$each"; done'
