@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from nslab.lessons import predict
     from nslab.machines import doctor
     from nslab.namespaces import Namespace, Process, Result, process
-    from nslab.observe import discover
+    from nslab.observe import diff, discover, watch
     from nslab.render import draw
     from nslab.topology import Topology
     from nslab.trace import Trace, record
@@ -58,7 +58,7 @@ _HOME = {
     "doctor": "machines",
     "predict": "lessons",
     "Namespace": "namespaces", "Process": "namespaces", "Result": "namespaces", "process": "namespaces",
-    "discover": "observe",
+    "diff": "observe", "discover": "observe", "watch": "observe",
     "draw": "render",
     "Topology": "topology",
     "Trace": "trace", "record": "trace",
@@ -68,7 +68,8 @@ _HOME = {
 __all__ = [
     "Bind", "CommandError", "CommandTimeout", "Container", "DeadNamespace", "Namespace", "NslabError", "Overlay", "Process",
     "Refused", "Result", "SpawnerError", "SpecError", "Stepper", "SyscallError", "Tmpfs", "Topology", "Trace", "Unavailable",
-    "attach", "create", "discover", "doctor", "draw", "ipc", "ops", "predict", "process", "record", "run", "syscalls",
+    "attach", "create", "diff", "discover", "doctor", "draw", "ipc", "ops", "predict", "process", "record", "run", "syscalls",
+    "watch",
 ]  # fmt: skip
 
 

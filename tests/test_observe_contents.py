@@ -19,7 +19,7 @@ def of(snapshot: Snapshot, handle: nslab.Namespace) -> SeenNamespace:
 
 
 def test_the_machine_itself() -> None:
-    snapshot = nslab.discover()
+    snapshot = nslab.discover(os.getpid())
     content = {kind: snapshot.by_id[identity].content for kind, identity in snapshot.machine.items()}
     assert content["uts"].host_name == os.uname().nodename
     assert content["uts"].domain_name == Path("/proc/sys/kernel/domainname").read_text().strip()
@@ -39,7 +39,7 @@ def test_names_clocks_ids_and_ipc_objects() -> None:
     ):  # fmt: skip
         key = int(web.run("ipcmk -M 4096 >/dev/null; ipcs -m | awk '/^0x/ {print $1}'").stdout, 16)
         inside = web.run("cat /proc/self/uid_map /proc/self/setgroups").lines
-        snapshot = nslab.discover()
+        snapshot = nslab.discover(web)
         names = of(snapshot, uts).content
         assert (names.host_name, names.domain_name) == ("höst", "dom")
         assert (of(snapshot, time).content.monotonic, of(snapshot, time).content.boottime) == (0.0, 86400.0)
@@ -53,7 +53,7 @@ def test_names_clocks_ids_and_ipc_objects() -> None:
 def test_message_queues() -> None:
     with nslab.Container(isolate="ipc user mnt") as web, web.namespaces["ipc"] as ipc:
         web.run("mount -t mqueue none /tmp && touch /tmp/jobs").check()
-        assert [(each.sort, each.name) for each in of(nslab.discover(), ipc).content.objects] == [("mq", "/jobs")]
+        assert [(each.sort, each.name) for each in of(nslab.discover(web), ipc).content.objects] == [("mq", "/jobs")]
 
 
 @pytest.mark.requires("tool:findmnt")
@@ -64,7 +64,7 @@ def test_mounts_with_propagation_are_those_of_findmnt(tmp_path) -> None:
         steered.mount("tmpfs", str(tmp_path / "a b"), "tmpfs")
         steered.mount(None, str(tmp_path / "a b"), None, "MS_SHARED")
         with steered.namespaces["mnt"] as mnt:
-            content = of(nslab.discover(), mnt).content
+            content = of(nslab.discover(steered), mnt).content
         said = steered.run(["findmnt", "-J", "--list", "-o", "TARGET,FSTYPE,PROPAGATION"]).stdout
         rows = {(row["target"], row["fstype"]): row["propagation"] for row in json.loads(said)["filesystems"]}
         assert {(each.target, each.fstype) for each in content.mounts} == set(rows)
@@ -80,7 +80,7 @@ def test_a_network_is_that_of_ip_and_knows_the_peers_of_its_veth_pairs() -> None
         one.address("10.9.0.1/24", "fd00::1/64")
         two.address("10.9.0.2/24")
         one.shape(rate="10mbit")
-        snapshot = nslab.discover()
+        snapshot = nslab.discover(os.getpid())
         content, far = of(snapshot, left.namespace).content, of(snapshot, right.namespace).content
         interfaces = {each.state.name: each for each in content.interfaces}
         said = json.loads(left.run(["ip", "-j", "addr"]).stdout)
@@ -102,14 +102,14 @@ def test_listeners_inside() -> None:
         script += "u.bind(('', 53)); print(flush=True); sys.stdin.read()"
         server = web.popen(["python3", "-c", script], stdin=True)
         server.stdout.readline()
-        found = {(each.protocol, each.address, each.port) for each in of(nslab.discover(), net).content.listening}
+        found = {(each.protocol, each.address, each.port) for each in of(nslab.discover(web), net).content.listening}
         assert found == {("tcp", "127.0.0.1", 8080), ("udp", "0.0.0.0", 53)}
         server.end()
 
 
 def test_a_listener_of_the_machine() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        snapshot = nslab.discover()
+        snapshot = nslab.discover(os.getpid())
         content = snapshot.by_id[snapshot.machine["net"]].content
         assert ("tcp", *server.getsockname()) in {(each.protocol, each.address, each.port) for each in content.listening}
 
@@ -119,7 +119,7 @@ def test_what_nobody_is_in_is_looked_into_as_well(kind: str) -> None:
     with nslab.Container(isolate=f"{kind}", **({"hostname": "alone"} if kind == "uts" else {})) as web:
         handle = web.namespaces[kind]
     with handle:
-        found = of(nslab.discover(), handle)
+        found = of(nslab.discover(os.getpid()), handle)
         assert found.members == ()
         assert found.content is not None
         if kind == "uts":
@@ -133,7 +133,7 @@ def test_what_nobody_is_in_is_looked_into_as_well(kind: str) -> None:
 def test_the_root_of_a_cgroup_namespace() -> None:
     with nslab.Container(isolate="cgroup") as web, web.namespaces["cgroup"] as cgroup:
         outside = Path(f"/proc/{web.pid}/cgroup").read_text().splitlines()
-        roots = of(nslab.discover(), cgroup).content.roots
+        roots = of(nslab.discover(web), cgroup).content.roots
         for line in outside:
             number, controllers, path = line.split(":", 2)
             assert roots["" if number == "0" else controllers] == path
@@ -143,7 +143,7 @@ def test_it_is_a_look_and_no_more_and_is_traced() -> None:
     with nslab.Container(isolate="uts net ipc", hostname="web") as web:
         steps = len(web.trace)
         with nslab.record() as trace:
-            nslab.discover()
+            nslab.discover(web)
         entered = [step for step in trace if step.call == "setns"]
         assert len(entered) >= 3
         assert all(step.pid != os.getpid() for step in entered)

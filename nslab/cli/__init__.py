@@ -17,7 +17,7 @@ import typer
 from nslab import __version__
 from nslab.errors import NslabError
 
-VERBS = ("doctor", "down", "draw", "exec", "ls", "ping", "run", "up")
+VERBS = ("diff", "doctor", "down", "draw", "exec", "ls", "ping", "run", "tree", "up", "watch")
 
 
 def main() -> None:
@@ -78,6 +78,18 @@ def _load(verb: str) -> Callable[..., Any]:
             from nslab.cli.ls import ls
 
             return ls
+        case "diff":
+            from nslab.cli.diff import diff
+
+            return diff
+        case "tree":
+            from nslab.cli.tree import tree
+
+            return tree
+        case "watch":
+            from nslab.cli.watch import watch
+
+            return watch
         case "ping":
             from nslab.cli.ping import ping
 

@@ -5,24 +5,47 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from nslab import procfs
-from nslab.cli import common
+from nslab.cli import common, spaces
 from nslab.container.listing import Listed, listed
 from nslab.labs.places import held
 from nslab.model.words import readable
+from nslab.observe import discover
 
 
-def ls(as_json: common.Json = False) -> None:
-    """List the containers of every notebook and program of this user (for root: of everybody), and the labs of nslab up."""
+def ls(
+    every: Annotated[bool, typer.Option("--namespaces", "-n", help="Every namespace of this machine instead.")] = False,
+    kind: Annotated[list[str] | None, typer.Option("--kind", "-k", help="Namespaces of this kind. Repeatable.")] = None,
+    of: Annotated[str, typer.Option(help="Namespaces of whom: part of what stands below 'belongs to'.")] = "",
+    columns: Annotated[str, typer.Option(help=f"Of namespaces, with commas: {', '.join(spaces.COLUMNS)}.")] = "",
+    save: Annotated[Path | None, typer.Option(help="Write a snapshot of all there, for nslab diff and nslab draw.")] = None,
+    as_json: common.Json = False,
+) -> None:
+    """List the containers of every notebook and program of this user (for root: of everybody), and the labs of nslab up.
+
+    With --json also every namespace that can be seen.
+    """
+    if save:
+        save.write_text(discover().to_json())
+    elif every or kind or of or columns:
+        spaces.show(discover(contents=False), kind or (), of, columns, as_json)
+    else:
+        _running(as_json)
+
+
+def _running(as_json: bool) -> None:
     containers, up = listed(), held()
     if as_json:
-        print(json.dumps({"containers": [asdict(container) for container in containers], "labs": up}, indent=2))
+        found = spaces.plain(discover(contents=False))
+        print(json.dumps({"containers": [asdict(container) for container in containers], "labs": up, **found}, indent=2))
         return
     table = Table("name", "PID", "its own", "hardened", "age", "made by", box=None, pad_edge=False)
     for each in containers:

@@ -169,7 +169,7 @@ class SeenProcess:
 
     def title(self) -> str:
         """Its command line, or its name in brackets, as ps(1) has it."""
-        return " ".join(self.command) or f"[{self.name}]"
+        return " ".join(self.command).rstrip() or f"[{self.name}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,8 @@ of the kernel. What could not be seen is said, and a process that ends meanwhile
 
 from __future__ import annotations
 
-from nslab.model.snapshot import Snapshot
-from nslab.observe.discovering import Discovery
+from nslab.observe.differing import diff
+from nslab.observe.discovering import discover
+from nslab.observe.watching import watch
 
-
-def discover(*, contents: bool = True) -> Snapshot:
-    """Every namespace of every kind that this user can see, with its owner, parent, members and what else keeps it alive.
-
-    With ``contents`` also what each isolates: names, id maps, clock offsets, mounts, interfaces, addresses, routes, listeners,
-    IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing.
-    """
-    found = Discovery()
-    if contents:
-        found.look()
-    return found.snapshot()
+__all__ = ["diff", "discover", "watch"]

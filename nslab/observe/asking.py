@@ -37,7 +37,8 @@ class Asker:
         self._has_numbers = True
 
     def ask(self, kind: str, identity: NamespaceId, paths: Iterable[str]) -> bool:
-        """Ask it by the first of these paths that still leads to it; False when none does or may be opened."""
+        """Ask it by the first of these paths that still leads to it; False when there is one, but it may not be opened."""
+        refused = False
         if identity in self.found:
             return True
         for path in paths:
@@ -46,9 +47,10 @@ class Asker:
                     if _id(opened) == identity:
                         self._ask(kind, identity, path, opened)
                         return True
-            except OSError:  # gone, or not ours to open
-                continue
-        return False
+            except OSError as error:
+                refused = refused or isinstance(error, PermissionError)
+        self.found[identity] = Answers(kind, identity, "")
+        return not refused
 
     def _ask(self, kind: str, identity: NamespaceId, path: str, opened: Descriptor) -> None:
         answers = self.found[identity] = Answers(kind, identity, path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import weakref
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from nslab.container.listing import owned
 from nslab.model import KINDS, NamespaceId
+from nslab.namespaces import claims
 from nslab.procfs.walk import Raw
 
 KindsOf = Mapping[int, Mapping[str, NamespaceId]]  # the namespaces of each process, by its PID
@@ -29,21 +28,6 @@ _TOOLS = tuple(
         ("service", r"/([^/]+)\.service$"),
     )
 )
-
-
-class Holder(Protocol):
-    """What holds namespaces by descriptors of this process: a lab."""
-
-    def label(self) -> str: ...
-    def held(self) -> Iterable[NamespaceId]: ...
-
-
-_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
-
-
-def holds(holder: Holder) -> None:
-    """From here on what ``holder`` holds is known by its label, as long as it lives."""
-    _holders.add(holder)
 
 
 def tool_of(cgroup: str) -> str:
@@ -69,12 +53,12 @@ def labels(
     for process in sorted(processes.values(), key=lambda each: (each.start, each.pid)):
         if process.name.startswith("nslab-") and (process.pid in ours or process.ppid in ours):
             put(process.pid, _ours(process), kinds.get(process.ppid, {}).values())
-    for holder in list(_holders):
+    for holder in claims.holders():
         found |= dict.fromkeys((each for each in holder.held() if each not in common), holder.label())
     for identity, pids in held.items():
         lab = next((processes[pid] for pid in pids if pid in processes and processes[pid].name == "nslab-lab"), None)
         if lab and identity not in common:
-            found.setdefault(identity, f"lab {lab.command[1]}" if len(lab.command) > 1 else "lab")
+            found.setdefault(identity, f"lab {lab.command[1]}" if any(lab.command[1:]) else "lab")
     for process in processes.values():
         if process.cgroup and (label := tool_of(process.cgroup)):
             put(process.pid, label)
@@ -89,7 +73,7 @@ def labels(
 
 def _ours(process: Raw) -> str:
     if process.command[:1] == ("nslab-init",):
-        return f"container {process.command[1] if len(process.command) > 1 else process.pid}"
+        return f"container {process.command[1] if any(process.command[1:]) else process.pid}"
     return {"nslab-process": f"process {process.pid}", "nslab-borrowed": "borrowed by nslab"}.get(process.name, "")
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nslab import procfs
@@ -25,6 +25,7 @@ from nslab.model.snapshot import (
 )
 from nslab.netlink import Socket
 from nslab.network import listing
+from nslab.network.listing import Located
 from nslab.spawner import Descriptor
 
 _SLOW = ("tbf", "htb", "netem")
@@ -71,17 +72,12 @@ def _paths(text: str) -> Iterator[tuple[str, str]]:
         yield controllers if number != "0" else "", path
 
 
-def net(
-    sock: Socket, tables: Mapping[str, str], peer: Callable[[int], NamespaceId | None], identity: NamespaceId
-) -> NetContent:
-    """``peer`` says which namespace has this number here."""
+def net(sock: Socket, located: Iterable[Located], tables: Mapping[str, str], peers: Mapping[int, NamespaceId]) -> NetContent:
+    """``peers`` are the networks of the other ends of its veth pairs, by the index of the end here."""
     interfaces = []
-    for state, number, queue in listing.located(sock):
-        other = None
-        if state.kind == "veth":
-            other = peer(number) if number >= 0 else identity
+    for state, _, queue in located:
         limits = listing.limits(sock, state.index) if queue in _SLOW else (0, 0, 0.0)
-        interfaces.append(SeenInterface(state, other, *limits))
+        interfaces.append(SeenInterface(state, peers.get(state.index), *limits))
     listeners = dict.fromkeys(each for name, text in tables.items() for each in _listeners(name, text))
     return NetContent(tuple(interfaces), tuple(listing.routes(sock)), tuple(listeners))
 
@@ -97,27 +93,39 @@ def _listeners(table: str, text: str) -> Iterator[Listener]:
             yield Listener(protocol, socket.inet_ntop(family, words), int(port, 16))
 
 
-class Peers:
-    """Which network is behind a number that another one knows it by: asked of the kernel, each pair at most once."""
+def peers(
+    located: Mapping[NamespaceId, list[Located]], sockets: Mapping[NamespaceId, Socket], paths: Mapping[NamespaceId, str]
+) -> dict[NamespaceId, dict[int, NamespaceId]]:  # fmt: skip
+    """The networks of the other ends of veth pairs, by network and index.
 
-    def __init__(self, sockets: Mapping[NamespaceId, Socket], paths: Mapping[NamespaceId, str]):
-        self._sockets, self._paths = sockets, paths
-        self._known: dict[NamespaceId, dict[int, NamespaceId]] = {}
-        self._left: dict[NamespaceId, list[NamespaceId]] = {}
+    The kernel tells the index of the other end, and a number for its network; whose number that is, is asked only of those that
+    have an end of that index with ours as its other end.
+    """
+    found: dict[NamespaceId, dict[int, NamespaceId]] = {identity: {} for identity in located}
+    ends: dict[tuple[int, int], list[NamespaceId]] = {}
+    for identity, interfaces in located.items():
+        for state, _, _ in interfaces:
+            if state.kind == "veth":
+                ends.setdefault((state.index, state.peer), []).append(identity)
+    for identity, interfaces in located.items():
+        known: dict[int, NamespaceId] = {-1: identity}
+        for state, number, _ in interfaces:
+            if state.kind != "veth" or state.index in found[identity]:
+                continue
+            for other in ends.get((state.peer, state.index), ()) if number not in known else ():
+                if other != identity and _is_known_as(number, sockets[identity], paths[other]):
+                    known[number] = other
+                    break
+            if number in known:
+                found[identity][state.index] = known[number]
+                found[known[number]][state.peer] = identity
+    return found
 
-    def of(self, identity: NamespaceId) -> Callable[[int], NamespaceId | None]:
-        """For the network ``identity``."""
-        return lambda number: self._find(identity, number)
 
-    def _find(self, identity: NamespaceId, number: int) -> NamespaceId | None:
-        known = self._known.setdefault(identity, {})
-        left = self._left.setdefault(identity, [each for each in self._sockets if each != identity])
-        while number not in known and left:
-            other = left.pop()
-            with contextlib.suppress(OSError), Descriptor(os.open(self._paths[other], os.O_RDONLY | os.O_CLOEXEC)) as opened:
-                if (found := listing.number_of(self._sockets[identity], opened.fileno())) >= 0:
-                    known[found] = other
-        return known.get(number)
+def _is_known_as(number: int, sock: Socket, path: str) -> bool:
+    with contextlib.suppress(OSError), Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as opened:
+        return listing.number_of(sock, opened.fileno()) == number
+    return False
 
 
 def contents(
@@ -125,7 +133,11 @@ def contents(
     paths: Mapping[NamespaceId, str], outside: Mapping[NamespaceId, str],
 ) -> dict[NamespaceId, Content]:  # fmt: skip
     """The content of each namespace of which something was read; ``outside`` are the cgroups of those asked, as seen here."""
-    peers = Peers(sockets, paths)
+    located = {}
+    for identity, sock in sockets.items():
+        with contextlib.suppress(OSError):
+            located[identity] = listing.located(sock)
+    others = peers(located, sockets, paths)
     found: dict[NamespaceId, Content] = {}
     for identity, said in seen.items():
         if isinstance(said, OSError):
@@ -144,6 +156,6 @@ def contents(
                     found[identity] = IpcContent(said)
                 case "cgroup":
                     found[identity] = cgroup(said, outside.get(identity, ""))
-                case "net" if identity in sockets:
-                    found[identity] = net(sockets[identity], said, peers.of(identity), identity)
+                case "net" if identity in located:
+                    found[identity] = net(sockets[identity], located[identity], said, others[identity])
     return found

@@ -6,7 +6,8 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
 
 from nslab import procfs
 from nslab.model import KINDS, NamespaceId
@@ -14,10 +15,31 @@ from nslab.model.snapshot import Content, Holder, SeenNamespace, SeenProcess, Sn
 from nslab.network import making
 from nslab.observe import belonging, contents, looking
 from nslab.observe.asking import Answers, Asker, identity_of, owner_uid
+from nslab.observe.scoping import scoped
 from nslab.procfs.walk import Reference, walk
 
 _INITIAL_PID = 0xEFFFFFFC  # the inode of the PID namespace that the machine was started with
+_CAP_SYS_PTRACE = 19  # who has it is shown all processes
 _TRIED = 3  # ways to open a namespace that are tried before it counts as out of reach
+
+
+def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
+    """Every namespace of every kind that this user can see, with its owner, parent, members and what else keeps it alive.
+
+    ``of`` a Container, a Process, a lab, or a PID (that process and all below it): only what has to do with that.
+    With ``contents`` also what each isolates: names, id maps, clock offsets, mounts, interfaces, addresses, routes, listeners,
+    IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing.
+    """
+    found = Discovery()
+    if of is None:
+        if contents:
+            found.look(found.asker.found)
+        return found.snapshot()
+    part = scoped(found.snapshot(), of)
+    if contents:
+        found.look(part.by_id)
+        part = scoped(found.snapshot(), of)
+    return part
 
 
 class Discovery:
@@ -63,19 +85,20 @@ class Discovery:
             paths += [each.path for each in self.references.get(identity, ())[:_TRIED]]
             if not self.asker.ask(kind, identity, paths):
                 self.unasked += 1
-                self.asker.found[identity] = Answers(kind, identity, "")
 
-    def look(self) -> None:
-        """Read what each namespace isolates."""
+    def look(self, where: Container[NamespaceId]) -> None:
+        """Read what the namespaces isolate that are in ``where``."""
         found, networks = self.asker.found, looking.Networks()
+        chosen = [each for identity, each in found.items() if identity in where]
         own = procfs.read("self/cgroup").decode(errors="surrogateescape")
         seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
         try:
             seen |= looking.here(self.machine, networks)
-            seen |= looking.by_members(found.values(), self.members)
+            seen |= looking.by_members(chosen, self.members)
             for link, said in self.walk.mounts.items():
-                seen[identity_of(link, self.device)] = said
-            wanted = [each for each in found.values() if each.id not in seen and each.kind != "pid"]
+                if (identity := identity_of(link, self.device)) in where:
+                    seen[identity] = said
+            wanted = [each for each in chosen if each.id not in seen and each.kind != "pid"]
             making.make_room(len(wanted))
             seen |= looking.by_visits(found, wanted, self.members, networks)
             paths = {identity: answers.path for identity, answers in found.items()}
@@ -84,7 +107,8 @@ class Discovery:
             self.contents = contents.contents(seen, self.kind_of(), networks, paths, outside)
         finally:
             networks.close()
-        self.unread = [each.id for each in found.values() if each.kind != "pid" and each.id not in self.contents]
+        gone = {identity for identity, said in seen.items() if isinstance(said, FileNotFoundError | ProcessLookupError)}
+        self.unread = [each.id for each in wanted if each.path and each.id not in self.contents and each.id not in gone]
 
     def kind_of(self) -> dict[NamespaceId, str]:
         return {identity: answers.kind for identity, answers in self.asker.found.items()}
@@ -161,10 +185,10 @@ class Discovery:
             yield Unseen("namespaces", self.unasked, f"{_who()} may not open them, to ask for owner and parent")
         for kind, count in Counter(self.asker.found[each].kind for each in self.unread).items():
             yield Unseen(f"{kind} namespaces", count, f"what they isolate is not known, since {_who()} may not enter them")
-        hiding = next((each for each in procfs.mountinfo("self", self.root) if each.target == self.root), None)
-        for option in hiding.super_options if hiding else ():
-            if option.startswith(("hidepid=", "subset=")) and option not in ("hidepid=0", "hidepid=off"):
-                yield Unseen("processes", 0, f"{self.root} is mounted with {option}, and shows only some of them")
+        hiding = [each for each in procfs.mountinfo("self", self.root) if each.target == self.root][-1:]  # the uppermost
+        for option in hiding[0].super_options if hiding and not procfs.capabilities() >> _CAP_SYS_PTRACE & 1 else ():
+            if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off"):
+                yield Unseen("processes", 0, f"{self.root} is mounted with {option}, and does not show those of others")
         if self.machine["pid"].ino != _INITIAL_PID:
             yield Unseen("processes", 0, "the PID namespace of the reader is not the machine's, and shows only what is in it")
 

@@ -21,12 +21,11 @@ from nslab.model import NO_ID, IdMap, NamespaceId
 from nslab.namespaces import privilege
 from nslab.observe.asking import Answers
 from nslab.ops import Plan
-from nslab.ops.visits import Place, Visit, queues
+from nslab.ops.visits import SOCKETS, Place, Visit, queues
 from nslab.spawner import ensure
 
 _AT_ONCE = 250  # namespaces that one process looks into, each with a descriptor
 _FD = "seen"
-_TABLES = ("tcp", "tcp6", "udp", "udp6")
 
 Seen = dict[NamespaceId, Any]  # what was read; an OSError where that failed
 
@@ -48,7 +47,7 @@ def here(machine: Mapping[str, NamespaceId], networks: Networks) -> Seen:
         objects += queues()
     return {
         machine["uts"]: (names.nodename, _text("sys/kernel/domainname").strip()),
-        machine["net"]: {table: _text(f"self/net/{table}") for table in _TABLES},
+        machine["net"]: {table: _text(f"self/net/{table}") for table in SOCKETS},
         machine["ipc"]: tuple(objects),
     }
 

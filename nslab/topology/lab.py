@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from nslab import network
 from nslab.container import mounts
 from nslab.errors import DeadNamespace, SpecError, Unavailable
-from nslab.model import Endpoint, Layout, LinkLayout
-from nslab.namespaces import Namespace, privilege
+from nslab.model import Endpoint, Layout, LinkLayout, NamespaceId
+from nslab.namespaces import Namespace, claims, privilege
 from nslab.namespaces.running import Running
 from nslab.network import Interface, Network, probing
 from nslab.network.making import Ended, make_room
@@ -85,6 +85,7 @@ class Lab(Looking):
             undo.pop_all()
         self.running = True
         _labs[next(_deployed)] = self
+        claims.claim(self)
 
     def _plan(self, topology: Topology) -> None:
         """What it is to come to; nothing is there yet."""
@@ -243,6 +244,15 @@ class Lab(Looking):
         from nslab.topology import drawing  # a lab that nobody draws needs no graphviz
 
         return drawing.draw(self, title=title, routes=routes, fold=fold, unfold=unfold)
+
+    def label(self) -> str:
+        """What it is called where namespaces are listed."""
+        return f"lab {self.topology.name}".rstrip()
+
+    def held(self) -> list[NamespaceId]:
+        """The namespaces that it holds."""
+        networks = [*self.networks.values()] + ([self.fabric] if self.fabric else [])
+        return [each.id for each in (*(network.namespace for network in networks), *self.hostnames.values())]
 
     def destroy(self) -> None:
         """End what runs in it, and let go of everything. Nothing is left when it returns."""
