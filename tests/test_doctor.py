@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 
@@ -235,3 +237,28 @@ def test_json_has_the_words_of_the_screen(tmp_path) -> None:
     shown = {line.split()[1].rstrip(":"): line.split()[0] for line in str(report).splitlines() if line[:1].strip()}
     assert {check["name"]: check["status"] for check in json.loads(report.to_json())} == shown
     assert set(shown.values()) <= {"yes", "partly", "no"}
+
+
+def test_B13_inotify_instances_are_counted_before_they_run_out(tmp_path) -> None:
+    most = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = counted(nslab.doctor()["inotify"])
+    fds = [libc.inotify_init1(os.O_CLOEXEC) for _ in range(5)]
+    try:
+        check = nslab.doctor()["inotify"]
+    finally:
+        for fd in fds:
+            os.close(fd)
+    assert check.finding.startswith(f"{counted(check)} of {most} inotify instances")
+    assert counted(check) >= 5
+    assert counted(check) - before >= 3, "others come and go"
+    few = machine(tmp_path, fs__inotify__max_user_instances=1)
+    (tmp_path / "proc/4711/fd").mkdir(parents=True)
+    (tmp_path / "proc/4711/fd/3").symlink_to("anon_inode:inotify")
+    check = nslab.doctor(few)["inotify"]
+    assert (check.status, check.remedy) == ("partly", "as root: sysctl fs.inotify.max_user_instances=1024")
+    assert "Too many open files" in check.finding
+
+
+def counted(check) -> int:
+    return int(check.finding.split()[0])

@@ -1,12 +1,14 @@
-"""What besides permission there has to be: cgroup controllers, programs, subordinate ids."""
+"""What besides permission there has to be: cgroup controllers, programs, subordinate ids, inotify instances."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
 from collections.abc import Iterator
 
+from nslab import procfs
 from nslab.container import limits
 from nslab.errors import Unavailable
 from nslab.machines.machine import Machine
@@ -25,6 +27,7 @@ def equipment(machine: Machine) -> Iterator[Check]:
     for controller in CONTROLLERS:
         yield _controller(machine, controller)
     yield from _id_maps(machine)
+    yield from _watches(machine)
     for tool, package, use in TOOLS:
         if machine.find(tool):
             yield Check(tool, "yes", f"{tool} is here, for {use}")
@@ -67,6 +70,32 @@ def _id_maps(machine: Machine) -> Iterator[Check]:
             "subordinate-ids", "partly", "this user has no subordinate ids: one id inside is all there is",
             f"as root: {_give_subordinate_ids()}",
         )  # fmt: skip
+
+
+def _watches(machine: Machine) -> Iterator[Check]:
+    """How much is left of what ends as "too many open files" while there are few: instances of inotify(7), counted by user."""
+    most = int(machine.sysctl("fs.inotify.max_user_instances") or 0)
+    if not most:
+        return
+    used = sum(_instances(f"{machine.proc}/{pid}") for pid in procfs.pids(machine.proc))
+    finding = f"{used} of {most} inotify instances of this user are in use"
+    if used * 10 > most * 9:
+        yield Check(
+            "inotify", "partly", f"{finding}; past that, programs say 'Too many open files'",
+            f"as root: sysctl fs.inotify.max_user_instances={max(1024, 2 * most)}",
+        )  # fmt: skip
+    else:
+        yield Check("inotify", "yes", finding)
+
+
+def _instances(process: str) -> int:
+    """Those of one process of this user."""
+    count = 0
+    with contextlib.suppress(OSError):  # it has ended
+        for fd in os.listdir(f"{process}/fd") if os.stat(process).st_uid == os.geteuid() else ():
+            with contextlib.suppress(OSError):  # it has closed this one
+                count += os.readlink(f"{process}/fd/{fd}") == "anon_inode:inotify"
+    return count
 
 
 def _give_subordinate_ids() -> str:
