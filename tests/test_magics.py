@@ -72,8 +72,8 @@ def test_a_variable_names_a_container_too_and_the_unknown_is_named(shell) -> Non
         assert shell.run_line_magic("ns", "mine") is box
         assert shell.run_line_magic("ns", "") == [box]
         for line, rule in (
-            ("other", "no container 'other' here; there are: boxed, mine"),
-            ("boxde", "no container 'boxde' here; did you mean 'boxed'"),
+            ("other", "no container or node 'other' here; there are: boxed, mine"),
+            ("boxde", "no container or node 'boxde' here; did you mean 'boxed'"),
             ("number", "'number' is int, nothing to run a cell in; there are: boxed, mine"),
         ):
             with pytest.raises(UsageError, match=rule):
@@ -92,6 +92,23 @@ def test_a_variable_names_a_container_too_and_the_unknown_is_named(shell) -> Non
         shell.run_line_magic("ns", "boxed true")
 
 
+def test_nodes_of_a_lab_by_their_names(shell, capsys) -> None:
+    lab = nslab.Topology()
+    lab.link(lab.host("plain"), lab.host("contained", isolate="pid"))
+    with lab.deploy(progress=lambda _: None):
+        shell.run_cell_magic("ns", "plain", "hostname")
+        shell.run_line_magic("ns", "contained hostname")
+        assert capsys.readouterr().out == "plain\ncontained\n"
+        assert {"plain", "contained"} <= set(names(shell))
+        shell.user_ns["one"] = lab["plain"]
+        shell.run_cell_magic("ns", "one", "ls /sys/class/net")
+        assert capsys.readouterr().out.split() == ["eth0", "lo"]
+        with pytest.raises(UsageError, match="did you mean 'plain'"):
+            shell.run_cell_magic("ns", "plane", "true")
+    with pytest.raises(UsageError, match="there is no container or node 'plain'"):
+        shell.run_cell_magic("ns", "plain", "true")
+
+
 def test_what_has_ended_is_not_among_the_names(shell) -> None:
     with nslab.process() as process, nslab.create("uts") as made, nslab.Container("boxed", isolate="uts") as box:
         shell.user_ns |= {"p": process, "made": made, "uts": made["uts"], "box": box, "number": 5}
@@ -104,7 +121,7 @@ def test_what_has_ended_is_not_among_the_names(shell) -> None:
             os.kill(box.pid, signal.SIGKILL)
             assert has_ended(pidfd)
         assert names(shell) == [] == shell.run_line_magic("ns", "")
-        with pytest.raises(UsageError, match="no container 'bux' here; there are: none"):
+        with pytest.raises(UsageError, match="no container or node 'bux' here; there are: none"):
             shell.run_line_magic("ns", "bux true")
         with pytest.raises(nslab.DeadNamespace):
             shell.run_line_magic("ns", "box true")

@@ -151,14 +151,11 @@ class _Change:
 
     def carry_out(self, undo: contextlib.ExitStack) -> None:
         lab = self.lab
-        gone = [name for name in self.old_nodes if name in lab.networks]
-        for name in gone:
-            self.closing += [held[name] for held in (lab.uplinks, lab.containers, lab.networks, lab.hostnames) if name in held]
-            if name in lab.uplinks:  # else a new node of this name would seem to have it
-                undo.callback(lab.uplinks.update, {name: lab.uplinks.pop(name)})
-            if name in lab.containers:
-                undo.callback(lab.containers.update, {name: lab.containers.pop(name)})
         undo.callback(undoing.let_go, lab, undoing.nodes(lab))
+        for name in [name for name in self.old_nodes if name in lab.networks]:
+            self.closing += [held[name] for held in (lab.networks, lab.hostnames)]
+            # a new node of this name would seem to have these
+            self.closing += [held.pop(name) for held in (lab.uplinks, lab.containers) if name in held]
         undo.callback(undoing.restore, undoing.tables(lab, self._touched()))
         lab.add_nodes(self.new_nodes)
         with network.batch():

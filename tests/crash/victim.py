@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -54,6 +55,7 @@ TMPFS = "mount -t tmpfs none /mnt && echo text > /mnt/file"
 ROOTS: list[Any] = ["machine"]
 SYSV = "ipcmk -M 4096; ipcmk -Q; ipcmk -S 2"
 FOREVER = "sleep 1009"
+WAY_OUT = bool(shutil.which("slirp4netns")) and os.access("/dev/net/tun", os.R_OK | os.W_OK)
 
 
 def descriptors() -> Counter[str]:
@@ -211,6 +213,24 @@ class Actions:
             lab.ping_all(timeout=0.05)
         elif self.random.random() < 0.3:
             lab.destroy()
+
+    def do_change(self) -> None:
+        """A lab that changes while it is up, with nodes that are containers, and where this user can with a way out."""
+        lab = nslab.Topology("changes")
+        nat, s1 = lab.nat("nat", internet=WAY_OUT and self.random.random() < 0.5), lab.switch("s1")
+        lab.link(nat, s1)
+        lab.link(lab.host("h1", isolate=self.kinds("pid")), s1)
+        self.kept.append(lab.deploy())
+        lab["h1"].popen(self.litter() + f"\n{FOREVER}")
+        for number in range(self.random.randint(1, 3)):
+            late = lab.host(f"h{number + 2}", hardened=self.random.random() < 0.2)
+            late.popen(FOREVER)
+            wire = lab.link(late, self.random.choice((nat, s1)), rate="10mbit")
+            self.random.choice((wire.down, wire.unshape, wire.remove, late.remove, lambda: None))()
+        if self.random.random() < 0.3:
+            lab.apply(nslab.Topology.single(2))
+        elif self.random.random() < 0.3:
+            nat.remove()
 
     def do_leave(self) -> None:
         with nslab.Container("left", isolate=self.kinds()) as box:
