@@ -25,7 +25,7 @@ def follow(lab: Lab, action: Callable[[], Any], wanted: Filter, max_packets: int
 
     def place(network: Network, seen: str) -> tuple[str, str] | None:
         """Not the bridge itself, at which a flood is seen once more."""
-        return places.get((network, seen)) or ((names[network], seen) if seen == "lo" and network in names else None)
+        return places.get((network, seen)) or ((names[network], seen) if network in names else None)
 
     with record(lab.trace):
         capture = capturing.start(dict.fromkeys(networks, ""), place, wanted, max_packets)
