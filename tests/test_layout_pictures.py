@@ -12,7 +12,7 @@ from nslab import Topology
 from nslab.errors import SpecError
 from nslab.render import layout as looks
 from nslab.render import style
-from nslab.render.layout_folding import fold_layout
+from nslab.render.layout_folding import depths, fold_layout
 from tests.test_pictures import PAGES, over
 
 SHAPES = {
@@ -165,6 +165,16 @@ def test_many_that_differ_are_drawn_by_name_only() -> None:
     assert all(f"<b>{node}</b>" in picture.dot for node in lab)
     assert "eth0" not in picture.dot.replace("tooltip", "")[:2000]
     assert picture.text == str(lab)
+
+
+def test_on_top_is_the_middle() -> None:
+    assert [name for name, depth in depths(Topology.linear(7).resolve()).items() if depth == 0] == ["s4"]
+    lab = two_subnets()
+    lab.link("a", lab.router("far"))
+    lab.host("alone")
+    found = depths(lab.resolve())
+    assert (found["r"], found["a"], found["far"], found["alone"]) == (0, 1, 2, 0)
+    assert max(depths(Topology.linear(100).resolve()).values()) == 51
 
 
 def test_a_node_without_a_link_and_an_empty_topology() -> None:

@@ -161,15 +161,17 @@ def _plural(role: str, count: int) -> str:
 
 
 def depths(layout: Layout) -> dict[str, int]:
-    """How far below the top each node stands: on top the first router, or else the first switch, of each part of it."""
-    neighbours: dict[str, list[str]] = {name: [] for name in layout.nodes}
+    """How far below the top each node stands: on top, of each part of it, the first router in the middle, or else the first
+    router, or the first switch.
+    """
+    neighbours: dict[str, dict[str, None]] = {name: {} for name in layout.nodes}
     for link in layout.links:
         one, two = (end.node for end in link.ends)
-        neighbours[one].append(two)
-        neighbours[two].append(one)
+        neighbours[one][two] = neighbours[two][one] = None
+    middle = _middle(neighbours)
     found: dict[str, int] = {}
     rank = {"router": 0, "nat": 0, "switch": 1, "host": 2}
-    for top in sorted(layout.nodes, key=lambda name: rank[layout.nodes[name]]):
+    for top in sorted(layout.nodes, key=lambda name: (rank[layout.nodes[name]], name not in middle)):
         todo = [] if top in found else [top]
         found.setdefault(top, 0)
         for name in todo:  # grows while it is walked: those next to a node are one below it
@@ -177,3 +179,19 @@ def depths(layout: Layout) -> dict[str, int]:
             found |= dict.fromkeys(below, found[name] + 1)
             todo += below
     return found
+
+
+def _middle(neighbours: Mapping[str, Iterable[str]]) -> set[str]:
+    """What is left when the outermost nodes are taken off again and again: the middle of a tree, and all that lies in loops."""
+    left = {name: set(others) for name, others in neighbours.items()}
+    outermost = [name for name, others in left.items() if len(others) == 1]
+    while outermost:
+        following = []
+        for name in outermost:
+            for other in left.pop(name) & left.keys():
+                left[other].discard(name)
+                if len(left[other]) == 1:
+                    following.append(other)
+        # Two that are left as each other's only neighbour are both in the middle.
+        outermost = [name for name in following if not left[name] <= set(following)]
+    return set(left)
