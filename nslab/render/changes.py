@@ -12,7 +12,7 @@ from nslab.render.folding import MOST, fold, names
 from nslab.render.picture import Picture
 
 ABOUT = "+ is new, - is gone, ~ is not as it was. What changed in one namespace stands below it."
-_SIGN = {"appeared": ("+", style.GOOD), "vanished": ("−", style.BAD), "changed": ("~", "#F0E442")}
+_SIGN = {"appeared": "+", "vanished": "−", "changed": "~"}  # no colours: those are the kinds'
 
 
 def changes(difference: Difference, title: str = "", most: int | None = MOST) -> Picture:
@@ -20,7 +20,7 @@ def changes(difference: Difference, title: str = "", most: int | None = MOST) ->
     groups = fold(sorted(difference.changes, key=_place), lambda each: (each.place, each.how, each.sort, each.kind), most)
     body: list[list[str]] = []
     for place, inside in groupby(groups, lambda group: _place(group[0])):
-        body.append([_heading(place[1])])
+        body.append([_heading(*place)])
         body += [_row(group) for group in inside]
     graph = style.digraph()
     label = table(body or [[cell("nothing changed")]], border=0, padding=2)
@@ -36,17 +36,16 @@ def _place(change: Change) -> tuple[int, str]:
     return (1, change.place) if change.place else (2, "")
 
 
-def _heading(place: str) -> str:
+def _heading(order: int, place: str) -> str:
     kind = place.partition(":")[0]
     if kind in KINDS:
         return cell(place, colour=KINDS[kind].colour, bold=True, width=5, tip=KINDS[kind].isolates)
-    return cell(place or "namespaces and processes", bold=True, width=5)
+    return cell(place or ("namespaces" if order == 0 else "processes"), bold=True, width=5)
 
 
 def _row(group: list[Change]) -> list[str]:
     one = group[0]
-    sign, colour = _SIGN[one.how]
-    mark = cell(sign, colour=colour, bold=True, align="center", tip=one.how)
+    mark = cell(_SIGN[one.how], bold=True, align="center", tip=one.how)
     kind = kind_cell(one.kind) if one.sort == "namespace" and one.kind in KINDS else cell(one.sort)
     if len(group) > 1:
         return [mark, kind, cell(f"{len(group)} more", bold=True, tip=names([each.subject for each in group])), cell(), cell()]

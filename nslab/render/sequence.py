@@ -66,7 +66,7 @@ def _row(run: list[Step], lanes: Sequence[int | None], start: float) -> list[str
         *(cell("●" if pid == lane and not mixed else "", line=True, align="center", tip=f"PID {step.pid}") for pid in lanes),
         kind_cells(_kinds(step)) if not mixed and _kinds(step) else cell(),
         cell(f"◷ {text}" if step.implied else text, tip=tip, longest=64),
-        cell(f"✗ {result}" if step.errno else result, colour=style.BAD if step.errno else "", bold=bool(step.errno)),
+        cell(f"✗ {result}" if step.errno else result, bold=bool(step.errno)),
     ]  # fmt: skip
 
 
