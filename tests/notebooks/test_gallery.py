@@ -43,7 +43,7 @@ def test_every_picture_is_drawn_without_dot_and_stays_in_the_html(tmp_path, monk
         if manager.has_kernel:
             manager.shutdown_kernel(now=True)
     drawn = [cell for cell in notebook.cells if cell.cell_type == "code" and DRAWS.search(cell.source)]
-    assert len(drawn) >= 14
+    assert len(drawn) >= 15
     for cell in drawn:
         html = "".join(output.data.get("text/html", "") for output in cell.outputs if output.output_type == "execute_result")
         assert html.count("<svg ") == 1, cell.source
