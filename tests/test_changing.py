@@ -52,7 +52,6 @@ def same_as_fresh(topology: Topology) -> None:
     with topology.deploy() if not topology.running else topology.lab as changed, place["lab"].deploy() as fresh:
         assert changed.layout.routes == fresh.layout.routes
         assert told(changed) == told(fresh)
-        assert changed.ping_all(timeout=2).lost == fresh.ping_all(timeout=2).lost
 
 
 def wide() -> Topology:
