@@ -438,6 +438,16 @@ def test_bring_up_from_python(tmp_path) -> None:
         bringing.bring_up(Topology())
 
 
+def test_a_holder_that_does_not_answer(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(messages, "PATIENCE", 0.1)
+    with up(tmp_path) as about, pidfd_of(about["pid"]) as pidfd:
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        with pytest.raises(nslab.NslabError, match=f"PID {about['pid']}.*has not answered for 0.1 s"):
+            nslab.attach("shop")
+        assert bringing.take_down("shop")
+        assert has_ended(pidfd, 0)
+
+
 def test_many_clients_at_once(tmp_path) -> None:
     with up(tmp_path), contextlib.ExitStack() as stack:
         silent = [stack.enter_context(contextlib.closing(connected("shop"))) for _ in range(30)]

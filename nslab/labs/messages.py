@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from nslab.errors import NslabError
+from nslab.errors import DeadNamespace, NslabError
 from nslab.spawner import Descriptor, channel
 
 PATIENCE = 10.0  # seconds that an answer may take
@@ -43,16 +43,17 @@ def peer(sock: socket.socket) -> tuple[int, int]:
 
 
 def ask(sock: socket.socket, what: str, **more: Any) -> tuple[Any, list[Descriptor]]:
-    """Ask a holder; NslabError with its words when it refuses, or does not answer."""
+    """Ask a holder; NslabError with its words when it refuses, or does not answer, DeadNamespace when it has ended."""
     try:
         send(sock, {"ask": what, **more})
         answer, fds = receive(sock)
     except TimeoutError:
         raise NslabError(
-            f"the holder of the lab (PID {peer(sock)[0]}) has not answered for {PATIENCE:g} s: it is stopped, or very busy."
+            f"the holder of a lab (PID {peer(sock)[0]}) has not answered for {PATIENCE:g} s: it is stopped, or very busy.\n"
+            f"  what to do: kill -CONT {peer(sock)[0]} lets it go on; nslab down ends the lab whatever it does."
         ) from None
     except (OSError, EOFError):
-        raise NslabError("the holder of the lab has just ended, and with it the lab.") from None
+        raise DeadNamespace("the holder of the lab has just ended, and with it the lab.") from None
     if "refused" in answer:
         raise NslabError(answer["refused"])
     return answer, fds

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from nslab.errors import NslabError, SpecError
+from nslab.errors import DeadNamespace, NslabError, SpecError
 from nslab.labs import messages
 from nslab.ops import spec
 from nslab.spawner import Descriptor
@@ -153,7 +153,7 @@ def held() -> list[dict[str, Any]]:
     for folder in folders():
         for name in folder.names():
             if sock := folder.connect(name):
-                with sock:
+                with sock, contextlib.suppress(DeadNamespace):
                     found.append(messages.ask(sock, "about")[0])
     return sorted(found, key=lambda each: str(each["name"]))
 
