@@ -210,7 +210,7 @@ def ping(where, count):
     return int(re.search("([0-9]+) received", said)[1]), float(shortest[1]) if shortest else None
 with lab.deploy():
     (delayed, slow), (straight, fast) = ping("b", 20), ping("d", 20)
-    print(delayed, straight, 99 < slow < 150, fast < 40)
+    print(delayed, straight, 99 < slow < 150, fast < slow / 2)
     print(150 < ping("c", 400)[0] < 245, ping("e", 20))
     print(lab.ping_all(timeout=0.4).times["a", "e"])
 """
