@@ -161,8 +161,8 @@ def test_ids_are_said_one_level_up() -> None:
     inner = SeenNamespace("user", NamespaceId(4, 50), 0, "", NamespaceId(4, 1000), 0, NamespaceId(4, 1000), (), 0,
                           content=ids((0, 100_003, 2)))  # fmt: skip
     picture = nslab.draw(replace(nested, namespaces=(*nested.namespaces, inner)), view="ids")
-    assert "0 to 9 is 100000 to 100009" in shown(picture)
-    assert "0 to 1 is 3 to 4" in shown(picture), "in the container above it is 3, here 100003"
+    assert "0 to 9 is 100000 to 100009 outside" in shown(picture)
+    assert "0 to 1 is 3 to 4 outside" in shown(picture), "in the container above it is 3, here 100003"
     assert ("user:[50]", "", "0", "3", "100003", "2", "deny") in list(map(tuple, picture.rows))
 
 

@@ -39,13 +39,13 @@ def _place(change: Change) -> tuple[int, str]:
 def _heading(order: int, place: str) -> str:
     kind = place.partition(":")[0]
     if kind in KINDS:
-        return cell(place, colour=KINDS[kind].colour, bold=True, width=5, tip=KINDS[kind].isolates)
+        return cell(place, colour=KINDS[kind].colour, width=5, tip=KINDS[kind].isolates)
     return cell(place or ("namespaces" if order == 0 else "processes"), bold=True, width=5)
 
 
 def _row(group: list[Change]) -> list[str]:
     one = group[0]
-    mark = cell(_SIGN[one.how], bold=True, align="center", tip=one.how)
+    mark = cell(_SIGN[one.how], align="center", tip=one.how)
     kind = kind_cell(one.kind) if one.sort == "namespace" and one.kind in KINDS else cell(one.sort)
     if len(group) > 1:
         return [mark, kind, cell(f"{len(group)} more", bold=True, tip=names([each.subject for each in group])), cell(), cell()]

@@ -104,7 +104,7 @@ def _range_row(line: IdRange, up: str) -> list[str]:
     text = _span(line.inside, line.count)
     called = _span(int(up), line.count) if up.isdigit() else up.strip("-")
     tip = f"{text} inside is {_span(line.outside, line.count)} as the reader numbers ids"
-    return [cell(f"{text} is {called}" if called else text, port=_port(line), tip=tip)]
+    return [cell(f"{text} is {called} outside" if called else text, port=_port(line), tip=tip)]
 
 
 def _span(first: int, count: int) -> str:
