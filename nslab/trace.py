@@ -112,6 +112,11 @@ class Trace(Sequence[Step]):
 _open: ContextVar[tuple[Trace, ...]] = ContextVar("open traces", default=())
 
 
+def is_open() -> bool:
+    """Whether anybody records."""
+    return bool(_open.get())
+
+
 def emit(step: Step) -> None:
     """Add a step to every trace that is open here."""
     for trace in _open.get():

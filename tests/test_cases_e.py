@@ -22,7 +22,7 @@ SLEEP = "import sys; print(flush=True); sys.stdin.read()"
 
 
 def seen(pid: int) -> SeenProcess:
-    return nslab.discover(contents=False).by_pid[pid]
+    return nslab.discover(pid, contents=False).by_pid[pid]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from nslab.model import KINDS, NamespaceId
 from nslab.namespaces import claims
 from nslab.procfs.walk import Raw
 
+BORROWED = "borrowed by nslab"  # the user namespace in which all else of an ordinary user is made
 KindsOf = Mapping[int, Mapping[str, NamespaceId]]  # the namespaces of each process, by its PID
 
 # What other tools call the cgroup of a container of theirs. cgroups(7), systemd.scope(5)
@@ -74,7 +75,7 @@ def labels(
 def _ours(process: Raw) -> str:
     if process.command[:1] == ("nslab-init",):
         return f"container {process.command[1] if any(process.command[1:]) else process.pid}"
-    return {"nslab-process": f"process {process.pid}", "nslab-borrowed": "borrowed by nslab"}.get(process.name, "")
+    return {"nslab-process": f"process {process.pid}", "nslab-borrowed": BORROWED}.get(process.name, "")
 
 
 def label_of(process: Mapping[str, NamespaceId], found: Mapping[NamespaceId, str]) -> str:

@@ -28,9 +28,10 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
 
     ``of`` a Container, a Process, a lab, or a PID (that process and all below it): only what has to do with that.
     With ``contents`` also what each isolates: names, id maps, clock offsets, mounts, interfaces, addresses, routes, listeners,
-    IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing.
+    IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing. Without it and
+    ``of``, which is quicker, those who are where the reader is have a name, but no command line.
     """
-    found = Discovery()
+    found = Discovery(commands=contents or of is not None)
     if of is None:
         if contents:
             found.look(found.asker.found)
@@ -45,9 +46,9 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
 class Discovery:
     """What is known while a Snapshot is put together."""
 
-    def __init__(self, root: str = "/proc"):
+    def __init__(self, root: str = "/proc", *, commands: bool = True):
         self.taken, self.root = time.time(), root
-        self.walk = walk(root)
+        self.walk = walk(root, commands=commands)
         self.processes = {each.pid: each for each in self.walk.processes}
         self.device = os.stat(f"{root}/self/ns/user").st_dev
         self.kind: dict[NamespaceId, str] = {}

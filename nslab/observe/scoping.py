@@ -9,6 +9,7 @@ from typing import Any
 from nslab.errors import SpecError
 from nslab.model import NamespaceId
 from nslab.model.snapshot import SeenNamespace, Snapshot
+from nslab.observe.belonging import BORROWED
 
 
 def scoped(snapshot: Snapshot, thing: Any) -> Snapshot:
@@ -20,7 +21,7 @@ def scoped(snapshot: Snapshot, thing: Any) -> Snapshot:
         if thing not in snapshot.by_pid:
             raise SpecError("of", f"there is no process {thing} that can be seen")
         return of_processes(snapshot, _below(snapshot, thing), f"process {thing} and all below it")
-    common = set(snapshot.machine.values())
+    common = set(snapshot.machine.values()) | {each.id for each in snapshot.namespaces if each.belongs == BORROWED}
     if hasattr(thing, "held"):
         own = set(thing.held()) - common
     elif hasattr(thing, "namespaces"):

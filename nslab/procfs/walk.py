@@ -19,6 +19,7 @@ from nslab import procfs
 from nslab.model import KINDS
 
 _LINKS = (*KINDS, "time_for_children")
+_PATHS = tuple(f"ns/{entry}" for entry in _LINKS)
 _OF_THREADS = ("mnt", "uts", "ipc", "net", "cgroup")  # a thread cannot be in another one of the other kinds
 _PID, _TIME = _LINKS.index("pid"), _LINKS.index("time")
 REFUSED: tuple[str | None, ...] = (None,) * len(_LINKS)  # told from the links of a process that is just ending by identity
@@ -66,6 +67,7 @@ class Walk:
     """What was found. ``refused`` are the processes whose links, ``closed`` those whose descriptors may not be read."""
 
     own: tuple[str | None, ...]
+    commands: bool
     processes: list[Raw] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     mounts: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # mountinfo by mount namespace, and whose it is
@@ -81,11 +83,14 @@ class Walk:
         return found
 
 
-def walk(root: str = "/proc") -> Walk:
-    """Look at every process that this /proc shows. Those that end meanwhile are counted, no more."""
+def walk(root: str = "/proc", *, commands: bool = True) -> Walk:
+    """Look at every process that this /proc shows. Those that end meanwhile are counted, no more.
+
+    Without ``commands`` what a process executes is read only where it is in other namespaces than the reader, or one of ours.
+    """
     top = os.open(root, _FOLDER)
     try:
-        found = Walk(_own(top))
+        found = Walk(_own(top), commands)
         for name in os.listdir(root):
             if name.isdigit():
                 try:
@@ -116,11 +121,13 @@ def _look(top: int, name: str, root: str, found: Walk) -> None:
         fields = text[text.rindex(b")") + 2 :].split(maxsplit=20)
         kernel = bool(int(fields[6]) & _PF_KTHREAD)
         pid, state, threads = int(name), fields[0].decode(), int(fields[17])
-        command, exe, deleted = ((), "", False) if kernel else (_words(_read("cmdline", folder)), *_program(folder))
         pids: tuple[int, ...] = (pid,)
         links, cgroup = _links(folder), ""
-        if links != found.own and not kernel:
+        away = links != found.own and not kernel
+        if away:
             pids, cgroup = _elsewhere(folder, pid, links, found)
+        told = away or (not kernel and (found.commands or b"(nslab-" in text[:24]))
+        command, exe, deleted = (_words(_read("cmdline", folder)), *_program(folder)) if told else ((), "", False)
         found.processes.append(
             Raw(
                 pid, int(fields[1]), os.fsdecode(text[text.index(b"(") + 1 : text.rindex(b")")]), state, int(fields[19]),
@@ -155,16 +162,13 @@ def _elsewhere(folder: int, pid: int, links: tuple[str | None, ...], found: Walk
 
 def _links(folder: int) -> tuple[str | None, ...]:
     """The links of all kinds; the first that is refused stands for all, since the kernel asks the same each time."""
-    inside = os.open("ns", _FOLDER, dir_fd=folder)
-    read = partial(readlink, dir_fd=inside)
+    read = partial(readlink, dir_fd=folder)
     try:
-        return tuple(map(read, _LINKS))
+        return tuple(map(read, _PATHS))
     except FileNotFoundError:  # a zombie has left most of them; an older kernel lacks some
-        return tuple(map(partial(_link_or_none, read), _LINKS))
+        return tuple(map(partial(_link_or_none, read), _PATHS))
     except PermissionError:
         return REFUSED
-    finally:
-        os.close(inside)
 
 
 def _link_or_none(read: Callable[[str], str], entry: str) -> str | None:
@@ -178,17 +182,12 @@ def _descriptors(folder: int, pid: int, root: str, found: Walk) -> None:
     """Those that are namespaces. The size of the folder is their number (Linux 6.2); as long as there is no gap they are
     asked for one by one, without listing them.
     """
-    try:
-        inside = os.open("fd", _FOLDER, dir_fd=folder)
-    except PermissionError:
-        found.closed += 1
-        return
     number, seen = 0, found.references
     try:
-        count = os.fstat(inside).st_size
+        count = os.stat("fd", dir_fd=folder).st_size
         try:
             while number < count:
-                if (link := readlink(str(number), dir_fd=inside)).startswith(_PREFIXES):
+                if (link := readlink(f"fd/{number}", dir_fd=folder)).startswith(_PREFIXES):
                     seen.append(Reference(link, "descriptor", pid, str(number), f"{root}/{pid}/fd/{number}"))
                 number += 1
         except FileNotFoundError:
@@ -197,12 +196,10 @@ def _descriptors(folder: int, pid: int, root: str, found: Walk) -> None:
             for entry in os.listdir(f"{root}/{pid}/fd"):
                 if int(entry) >= number:
                     with contextlib.suppress(FileNotFoundError):
-                        if (link := readlink(entry, dir_fd=inside)).startswith(_PREFIXES):
+                        if (link := readlink(f"fd/{entry}", dir_fd=folder)).startswith(_PREFIXES):
                             seen.append(Reference(link, "descriptor", pid, entry, f"{root}/{pid}/fd/{entry}"))
     except PermissionError:
         found.closed += 1
-    finally:
-        os.close(inside)
 
 
 def _threads(folder: int, pid: int, links: tuple[str | None, ...], root: str, found: Walk) -> None:

@@ -151,7 +151,7 @@ def record(call: str, raw: tuple[Any, ...], result: int | None, errno: int, star
     entry = (call, raw, result, errno, start, time.time() - start, os.getpid() if pid is None else pid, _implied)
     if _raw is not None:
         _raw.append(entry)
-    else:
+    elif trace.is_open():
         from nslab.syscalls.decode import step
 
         trace.emit(step(*entry))

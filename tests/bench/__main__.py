@@ -205,6 +205,13 @@ def private_memory(pid: int) -> float:
     return total / 1024
 
 
+def seeing_rows() -> Iterator[Row]:
+    """discover(); see tests/bench/seeing.py."""
+    from tests.bench.seeing import seeing
+
+    return (Row(*each) for each in seeing())
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 WHO = "root" if os.geteuid() == 0 else "an ordinary user"
@@ -216,6 +223,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "import": imports,
     **{name: lambda name=name: lab_rows(name) for name in ("networks", "growing", "pinging", "memory")},
     "pictures": picture_rows,
+    "seeing": seeing_rows,
 }
 AS_NOBODY_TOO = ("one-shot", "one-shot-all", "container")
 
