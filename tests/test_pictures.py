@@ -102,6 +102,16 @@ def test_what_touches_the_page_has_the_colour_of_the_page_s_text(drawn_by: str) 
     assert all(element.get("fill") in ("none", "transparent") for element in background)
 
 
+def test_a_file_brings_its_own_paper_and_a_page_does_not_get_it() -> None:
+    """An image cannot see what it lies on; an inline picture lies on the page."""
+    style_sheet = texts(namespace_map(example()), "style")[0]
+    rules = re.findall(r"([^{}]*)\{color:(#\w+);background:(#\w+)\}", style_sheet)
+    assert len(rules) == 2
+    for selector, ink, paper in rules:
+        assert selector.endswith("svg:root")
+        assert style.contrast(ink.ljust(7, ink[-1]), paper.ljust(7, paper[-1])) > 10
+
+
 def over(page: str, ink: str, opacity: float) -> str:
     mixed = [round(int(ink[i : i + 2], 16) * opacity + int(page[i : i + 2], 16) * (1 - opacity)) for i in (1, 3, 5)]
     return "#{:02x}{:02x}{:02x}".format(*mixed)

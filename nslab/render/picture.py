@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from nslab.errors import Unavailable
 from nslab.model.words import readable
 from nslab.render import engine
+from nslab.render.style import FONT, PRINTED
 from nslab.render.svg import finish
 
 Rows = Sequence[Sequence[str]]
@@ -49,7 +50,10 @@ class Picture:
         elif path.suffix == ".svg":
             path.write_text(self.svg)
         else:
-            path.write_bytes(engine.draw(self.dot.replace("bgcolor=transparent", "bgcolor=white", 1), path.suffix[1:] or "png"))
+            printed = self.dot.replace("bgcolor=transparent", "bgcolor=white", 1).replace(
+                f"fontname={FONT}", f"fontname={PRINTED}"
+            )
+            path.write_bytes(engine.draw(printed, path.suffix[1:] or "png"))
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         text = "\n".join(map(readable, self.text.split("\n")))

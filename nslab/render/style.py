@@ -20,6 +20,7 @@ LINE = f"{INK}8c"  # lines between nodes: ink at 55 percent
 FAINT = f"{INK}12"  # the fill of what has no colour of its own: a shade of the page
 FRAME = f"{INK}59"  # the frame around several nodes
 FONT = "Verdana"  # what widths are computed for; the SVG names others that are as wide, and are there on Linux
+PRINTED = "Arial"  # a font that the engine itself has, for PNG
 BAD = "#D55E00"  # a link that is down (dashed besides)
 LONGEST, LONGEST_SMALL = 40, 52  # characters of a label, and of its small lines; the whole is in the tooltip
 

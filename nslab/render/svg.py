@@ -10,8 +10,9 @@ from nslab.render.style import FONT, INK
 SMALLEST = 0.65  # of its size: a picture shrinks to the width of the page, but no further than it can be read
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 _FONTS = f"{FONT},'DejaVu Sans','Bitstream Vera Sans',Geneva,sans-serif"  # as wide as each other
-# Only where the SVG is a document of its own (:root); inside a page it has the colour of the text there.
-_ALONE = "svg:root{color:#1a1a1a}@media(prefers-color-scheme:dark){svg:root{color:#f0f0f0}}"
+# Only where the SVG is a document of its own (:root), also as an image: nobody knows what is behind, so it brings paper.
+# Inside a page it has the colour of the text there, on what is there.
+_ALONE = "svg:root{color:#1a1a1a;background:#fff}@media(prefers-color-scheme:dark){svg:root{color:#f0f0f0;background:#111}}"
 
 
 def finish(source: str, title: str, description: str) -> str:
