@@ -448,7 +448,7 @@ class Victim:
                     thing["h1"].run("true", timeout=5)
                 elif isinstance(thing, nslab.Process):
                     thing.getpid()
-                else:
+                elif hasattr(thing, "wait"):
                     thing.wait(5)
             except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError):
                 pass
