@@ -204,6 +204,8 @@ def test_a_large_picture_is_folded_and_can_be_unfolded(view: str) -> None:
     assert [text for text in shown(folded) + shown(folded, "title") if " more" in text]
     assert len(shown(folded)) < len(shown(whole)) / 2
     assert not [text for text in shown(whole) if " more" in text]
+    assert "most=None draws each" in folded.about
+    assert "folded" not in whole.about
     assert "web39" in folded.text, "the table has them all"
     assert folded.rows == whole.rows
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 MOST = 60  # nodes that a person can look at
+UNFOLD = "most=None draws each"
 Item = TypeVar("Item")
 
 
@@ -35,4 +36,4 @@ def fold(items: Sequence[Item], alike: Callable[[Item], Hashable], most: int | N
 def names(group: Sequence[str], longest: int = 20) -> str:
     """Those that were folded, for a tooltip, and how to see each."""
     more = f" and {len(group) - longest} more" if len(group) > longest else ""
-    return f"{', '.join(group[:longest])}{more}; most=None draws each"
+    return f"{', '.join(group[:longest])}{more}; {UNFOLD}"

@@ -9,7 +9,7 @@ from itertools import groupby
 from nslab.model import KINDS
 from nslab.render import style
 from nslab.render.cells import cell, kind_cells, table
-from nslab.render.folding import MOST
+from nslab.render.folding import MOST, UNFOLD
 from nslab.render.picture import Picture, text_table
 from nslab.trace import Step
 
@@ -72,7 +72,7 @@ def _row(run: list[Step], lanes: Sequence[int | None], start: float) -> list[str
 
 def _listing(run: list[Step]) -> str:
     more = f" and {len(run) - 10} more" if len(run) > 10 else ""
-    return f"{'; '.join(_call(step) for step in run[:10])}{more}; most=None draws each"
+    return f"{'; '.join(_call(step) for step in run[:10])}{more}; {UNFOLD}"
 
 
 def _kinds(step: Step) -> list[str]:

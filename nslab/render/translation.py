@@ -72,8 +72,10 @@ def ids(snapshot: Snapshot, title: str = "", most: int | None = MOST, which: str
     for group in groups:
         user, above = group[0], snapshot.by_id.get(group[0].parent) if group[0].parent else None
         lines = [_range_row(line, _up(above, which, line)) for line in _lines(user, which)] or [[cell(_unmapped(user))]]
-        more = f"and {len(group) - 1} more like it" if len(group) > 1 else ""
-        label = table([*_head(snapshot, "user", user.id, more), *lines])
+        more = [
+            [cell(f"and {len(group) - 1} more like it", tip=names([f"{each} {whose(snapshot, each)}" for each in group[1:]]))]
+        ]
+        label = table([*_head(snapshot, "user", user.id), *(more if len(group) > 1 else []), *lines])
         graph.node(_name(user.id), label, shape="plain", fillcolor="transparent", tooltip=" ")
         for line in _lines(user, which) if above and above.id in drawn else ():
             ports = [f":{_port(up)}:e" for up in _meets(line, _lines(above, which))]
@@ -89,11 +91,11 @@ def ids(snapshot: Snapshot, title: str = "", most: int | None = MOST, which: str
     return Picture(title or f"{which.capitalize()}s: {snapshot.scope}", graph.source, text_table(rows), rows, ABOUT_IDS)
 
 
-def _head(snapshot: Snapshot, kind: str, namespace: NamespaceId, more: str = "") -> list[list[str]]:
+def _head(snapshot: Snapshot, kind: str, namespace: NamespaceId) -> list[list[str]]:
     """The first rows of the table of a namespace: its kind and number, and whose it is."""
     seen = snapshot.by_id.get(namespace)
-    notes = (whose(snapshot, seen) if seen else "", more)
-    return [[kind_cell(kind, str(namespace.ino))], *([cell(text)] for text in notes if text)]
+    note = whose(snapshot, seen) if seen else ""
+    return [[kind_cell(kind, str(namespace.ino))], *([[cell(note)]] if note else [])]
 
 
 def _unmapped(user: SeenNamespace) -> str:

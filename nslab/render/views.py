@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nslab.errors import SpecError
@@ -12,7 +13,7 @@ from nslab.model.packets import Walk
 from nslab.model.snapshot import Snapshot
 from nslab.render.anatomy import anatomy
 from nslab.render.changes import changes
-from nslab.render.folding import MOST
+from nslab.render.folding import MOST, UNFOLD
 from nslab.render.mounts import mounts
 from nslab.render.namespace_map import namespace_map
 from nslab.render.owners import owners
@@ -41,6 +42,13 @@ def draw(*things: Any, view: str = "", of: str | int = "", title: str = "", most
     whom), processes, pids, ids, mounts, or anatomy (one container). ``of`` limits the picture to a container ("web") or, as a
     number, to a process. Past ``most`` nodes what is alike is folded; None draws each.
     """
+    picture = _picture(things, view, of, title, most)
+    if UNFOLD not in picture.dot:
+        return picture
+    return replace(picture, about=f"{picture.about} What is alike is folded: {UNFOLD}, and the table has all of it.")
+
+
+def _picture(things: tuple[Any, ...], view: str, of: str | int, title: str, most: int | None) -> Picture:
     if not things:
         raise SpecError("things", "what is to be drawn? nslab.draw(container, process, ...), or nslab.draw(nslab.discover())")
     one = things[0]
