@@ -9,6 +9,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 import nslab
@@ -198,3 +199,18 @@ def test_tab_completes_names_and_options(shell, text: str, expected: list[str]) 
 def test_loading_it_twice_and_an_empty_notebook(shell) -> None:
     shell.run_line_magic("reload_ext", "nslab")
     assert shell.run_line_magic("ns", "") == []
+
+
+def test_watch_shows_below_the_cell_what_that_changed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.run_cell("import nslab")
+    with capture_output() as shown:
+        shell.run_cell("with nslab.watch() as seen:\n    box = nslab.Container('watched', isolate='uts')", store_history=False)
+    try:
+        (found,) = shown.outputs
+        assert "of container watched" in found.data["text/plain"]
+        assert found.data["text/html"].startswith("<table>")
+    finally:
+        shell.user_ns["box"].close()
+        InteractiveShell.clear_instance()

@@ -192,6 +192,10 @@ class Actions:
             self.kept.append(beside)
         nslab.run(self.litter(), isolate=new, join={" ".join(shared): beside}, stream=lambda text, name: None)
 
+    def do_look(self) -> None:
+        """A process enters what this one has made, one namespace after the other."""
+        nslab.discover(os.getpid())
+
     def do_create(self) -> None:
         made = nslab.create([kind for kind in self.kinds("ipc") if kind != "pid"])
         made.run(self.litter(SYSV))
