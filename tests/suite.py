@@ -43,6 +43,7 @@ PACKAGES = {
     "iputils-ping": "ping",
     "nftables": "nft",
     "slirp4netns": "slirp4netns",
+    "tcpdump": "tcpdump",
     "procps": "ps",
     "busybox-static": "busybox",
     "user-mode-linux": "linux.uml",
