@@ -9,6 +9,7 @@ pytestmark = pytest.mark.requires("tool:chromium", "userns")
 NOTEBOOKS = [
     "00-start.ipynb",
     "01-uts.ipynb",
+    "05-users.ipynb",
     "07-network-one-namespace.ipynb",
     "08-networks-of-containers.ipynb",
     "12-prototyping-topologies.ipynb",
