@@ -41,6 +41,7 @@ from nslab.model import KINDS
 
 TOO_MANY = "there are as many processes as there may be: a limit on pids of the cgroup (pids.max), or ulimit -u. fork(2)"
 CAP_SETFCAP, CAP_SYS_ADMIN = 31, 21
+MS_REMOUNT = 0x20
 DEPTH = {"user": 33, "pid": 32}  # levels below the initial namespace, kernel 6.18; user_namespaces(7) says 32
 
 
@@ -342,13 +343,18 @@ def _sysctl(errno: int, path: str) -> str:
     return ""
 
 
-def _mount(errno: int, fstype: str = "", target: str = "", source: str = "", **_: Any) -> str:
+def _mount(errno: int, fstype: str = "", target: str = "", source: str = "", flags: int = 0, **_: Any) -> str:
     if errno == EPERM and fstype == "proc":
         covers = procfs.covered("/proc")
         return _masked(covers) if covers else "a new /proc needs a PID namespace that the caller's user namespace owns."
     needs = {"mqueue": "ipc", "sysfs": "net", "cgroup2": "cgroup", "cgroup": "cgroup"}
     if errno == EPERM and fstype in needs:
         return f"{fstype} can be mounted only with an own {needs[fstype]} namespace (isolate='... {needs[fstype]}')."
+    if errno == EPERM and flags & MS_REMOUNT:
+        return (
+            "a mount that came from a more privileged mount namespace stays read-only, nosuid, nodev and noexec where it was "
+            "so, and any remount needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace. mount_namespaces(7)"
+        )
     if errno == EPERM:
         return (
             "mounting needs CAP_SYS_ADMIN in the user namespace that owns this mount namespace, and in a user namespace "

@@ -28,7 +28,7 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
     refuse_here("mount", "mnt")
     raw = (source, target, fstype, flags, data)
     given = (_bytes(source), os.fsencode(target), _bytes(fstype), flags, _bytes(data))
-    invoke("mount", raw, libc.mount, *given, source=source or "", target=target, fstype=fstype or "")
+    invoke("mount", raw, libc.mount, *given, source=source or "", target=target, fstype=fstype or "", flags=flags)
 
 
 def umount2(target: str, flags: int = 0) -> None:
