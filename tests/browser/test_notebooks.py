@@ -10,6 +10,7 @@ NOTEBOOKS = [
     "00-start.ipynb",
     "01-uts.ipynb",
     "05-users.ipynb",
+    "06-filesystems.ipynb",
     "07-network-one-namespace.ipynb",
     "08-networks-of-containers.ipynb",
     "12-prototyping-topologies.ipynb",
