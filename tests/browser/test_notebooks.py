@@ -9,6 +9,7 @@ pytestmark = pytest.mark.requires("tool:chromium", "userns")
 NOTEBOOKS = [
     "00-start.ipynb",
     "01-uts.ipynb",
+    "02-pid.ipynb",
     "05-users.ipynb",
     "06-filesystems.ipynb",
     "07-network-one-namespace.ipynb",
