@@ -4,19 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import ROOT
+
 pytestmark = pytest.mark.requires("tool:chromium", "userns")
 
-NOTEBOOKS = [
-    "00-start.ipynb",
-    "01-uts.ipynb",
-    "02-pid.ipynb",
-    "05-users.ipynb",
-    "06-filesystems.ipynb",
-    "07-network-one-namespace.ipynb",
-    "08-networks-of-containers.ipynb",
-    "12-prototyping-topologies.ipynb",
-    "gallery.ipynb",
-]
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.timeout(300)
