@@ -223,3 +223,12 @@ def test_looking_leaves_nothing_open_and_no_process() -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     nslab.discover()
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_lab_that_was_destroyed_claims_nothing() -> None:
+    """Its numbers may be given to others at once."""
+    running = nslab.Topology.single(2).deploy()
+    numbers = running.held()
+    assert len(numbers) == 5, "two networks, two host names, one fabric"
+    running.destroy()
+    assert running.held() == []

@@ -166,8 +166,13 @@ class Namespace(Enterable):
     def __str__(self) -> str:
         return f"{self.kind}:[{self.id.ino}]"
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was let go of: then its number may be that of another namespace by now."""
+        return self._descriptor.closed
+
     def __repr__(self) -> str:
-        return f"<Namespace {self}{', closed' if self._descriptor.closed else ''}>"
+        return f"<Namespace {self}{', closed' if self.closed else ''}>"
 
     def row(self) -> str:
         """A row of an HTML table: what it is, whose it is, and who is in it."""

@@ -250,9 +250,10 @@ class Lab(Looking):
         return f"lab {self.topology.name}".rstrip()
 
     def held(self) -> list[NamespaceId]:
-        """The namespaces that it holds."""
+        """The namespaces that it holds: none once it is destroyed."""
         networks = [*self.networks.values()] + ([self.fabric] if self.fabric else [])
-        return [each.id for each in (*(network.namespace for network in networks), *self.hostnames.values())]
+        handles = (*(network.namespace for network in networks), *self.hostnames.values())
+        return [handle.id for handle in handles if not handle.closed]
 
     def destroy(self) -> None:
         """End what runs in it, and let go of everything. Nothing is left when it returns."""
