@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ _PARENT, _PARENT_SETTID, _SIGCHLD = 0x00008000, 0x00100000, 17
 _STACK = 8 << 20  # bytes, as a main thread has; what is not touched costs nothing
 
 _python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock: whoever runs in this memory has it
+_python.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
 _python.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_void_p] * 4]
 EXECUTES = hasattr(_python, "makecontext")  # whether the C library has what a Chain needs, as glibc does
 
@@ -40,6 +42,7 @@ class Lender:
         self._base = base
         self._begin = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(self._live)
         self._pid = ctypes.c_int()
+        self._exit = _address("_exit")
         # Else the end of this process would clear the C library's thread id in memory that is another's by then.
         libc.syscall(SET_TID_ADDRESS, None)
 
@@ -54,9 +57,11 @@ class Lender:
         self._life, self._chain, self._came_to_its_end = life, chain, False
         self._caller, self._start = os.getpid(), time.time()
         begin, argument = chain.begin(self._begin, self._base) if chain else (_address(self._begin), None)
+        _python.signal(signal.SIGSEGV, self._exit)  # memory in disorder may not even do for that: then it ends without a word
         pid = _python.clone(
             begin, self._base + _STACK, flags | self._flags | _PARENT_SETTID, argument, ctypes.addressof(self._pid), None, None
         )
+        _python.signal(signal.SIGSEGV, None)
         if pid == -1:
             error = ctypes.get_errno()
             record("clone", (self._asked,), None, error, self._start)
@@ -64,6 +69,7 @@ class Lender:
         return int(pid) if self._came_to_its_end else 0
 
     def _live(self, _: int | None) -> int:
+        _python.signal(signal.SIGSEGV, None)
         record("clone", (self._asked,), self._pid.value, 0, self._start, self._caller)
         status = self._life(self._pid.value)
         if self._chain:
