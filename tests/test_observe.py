@@ -15,7 +15,7 @@ import pytest
 import nslab
 from nslab.model import KINDS, NamespaceId
 from nslab.model.snapshot import Snapshot
-from tests.helpers import ROOT, eventually, link
+from tests.helpers import ROOT, Row, eventually, link, lsns
 
 THREAD = """
 import ctypes, os, sys, threading
@@ -38,14 +38,6 @@ def seen(snapshot: Snapshot, kind: str, number: int) -> nslab.model.snapshot.See
 
 def identities() -> set[str]:
     return {each.identity for each in nslab.discover(contents=False).namespaces}
-
-
-def lsns() -> dict[int, tuple[str, int]]:
-    """The kind and the number of processes of each namespace that it lists."""
-    command = ["lsns", "-n", "-o", "NS,TYPE,NPROCS", "--list"]
-    done = subprocess.run(command, capture_output=True, text=True)  # which fails when something ends meanwhile
-    rows = (line.split() for line in done.stdout.splitlines())
-    return {int(number): (kind, int(count)) for number, kind, count in rows}
 
 
 @contextmanager
@@ -84,17 +76,19 @@ def test_all_that_lsns_sees_is_seen() -> None:
     ):
         assert wrapped.stdout.readline()
         steered.unshare("uts")
-        steady: dict[int, tuple[str, int]] = {}
-        while len(steady) < 15:  # it lists nothing when a process ends meanwhile
+        steady: dict[int, Row] = {}
+        while len(steady) < 15:
             before, snapshot, after = lsns(), nslab.discover(contents=False), lsns()
             steady = {number: row for number, row in before.items() if after.get(number) == row}
         found = {each.id.ino: each for each in snapshot.namespaces}
-        for number, (kind, _) in steady.items():
-            assert number in found, (number, kind)
-            assert found[number].kind == kind
+        for number, row in steady.items():
+            assert number in found, (number, row)
+            assert found[number].kind == row.kind
         for identity in set(web.namespaces.ids().values()) - set(snapshot.machine.values()):
-            kind, count = steady.get(identity.ino, lsns()[identity.ino])
-            assert len(found[identity.ino].members) == count or kind == "user", "as an ordinary user others share that"
+            row = steady.get(identity.ino) or lsns()[identity.ino]
+            assert len(found[identity.ino].members) == row.members or row.kind == "user", (
+                "as an ordinary user others share that"
+            )
         wrapped.communicate()
 
 

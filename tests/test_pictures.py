@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from nslab.model import KINDS, Membership, NamespaceId, NamespaceMap
 from nslab.render import engine, style
 from nslab.render.namespace_map import namespace_map
 from nslab.render.picture import Picture
+from tests.helpers import lsns
 
 PAGES = {"light": ("#ffffff", "#212121"), "dark": ("#111111", "#ffffff")}  # JupyterLab's, and its ink on them
 NASTY = "<b>&amp;]]>\"'\\N\\\\n\n[1]{|}\udcff\u202e\x00 é"
@@ -230,18 +230,15 @@ def test_a_full_machine_is_drawn_completely() -> None:
             other = stack.enter_context(subprocess.Popen(bwrap, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
             other.stdout.readline()
         stack.enter_context(nslab.Topology.star(5).deploy())
-        before = lsns()
-        picture = nslab.draw(nslab.discover(contents=False), view="owners")
-        seen = set(re.findall(r"\[(\d+)\]", " ".join(row[0] for row in picture.rows)))
-        assert before & lsns() <= seen
+        steady: set[str] = set()
+        while len(steady) < 40:
+            before = lsns()
+            picture = nslab.draw(nslab.discover(contents=False), view="owners")
+            steady = {str(number) for number, _ in before.items() & lsns().items()}
+        assert steady <= set(re.findall(r"\[(\d+)\]", " ".join(row[0] for row in picture.rows)))
     assert "<svg" in picture.svg
     assert len(texts(picture)) < 4 * 60
     assert {row[2] for row in picture.rows} >= {f"container full{number}" for number in range(10)}
-
-
-def lsns() -> set[str]:
-    said = subprocess.run(["lsns", "--json", "--output", "NS"], capture_output=True, text=True, check=True).stdout
-    return {str(each["ns"]) for each in json.loads(said)["namespaces"]}
 
 
 def test_render_needs_no_kernel_and_no_jupyter() -> None:
