@@ -272,3 +272,14 @@ def test_B31_what_is_not_there_is_not_made() -> None:
         with pytest.raises((nslab.SpecError, nslab.DeadNamespace)):
             Network.of(nowhere)
     assert (os.listdir(folder) if os.path.isdir(folder) else None) == before
+
+
+def test_B28_a_name_that_is_taken_where_an_end_goes_is_refused_at_once() -> None:
+    """An interface is made where it belongs, and never moved: so nothing has to be tried again, or brought back."""
+    with network.create() as near, network.create() as far:
+        far.bridge("taken")
+        with nslab.record() as trace, pytest.raises(nslab.SyscallError, match="EEXIST"):
+            near.veth("one", far, "taken")
+        assert len([step for step in trace if step.errno]) == len(trace) == 1
+        assert [link.name for link in near.links()] == ["lo"]
+        assert [link.name for link in far.links()] == ["lo", "taken"]

@@ -141,3 +141,17 @@ def test_B22_a_delayed_link_can_hold_all_that_is_under_way() -> None:
     assert limit("1gbit", "200ms") >= 25_000
     assert limit(None, "200ms") >= 25_000, "as fast as a gigabit when nothing is said"
     assert limit("8kbit", "1ms") > 1000, "which is the kernel's own, and too few"
+
+
+@pytest.mark.requires("userns", "tool:unshare")
+def test_B30_stray_files_where_others_keep_networks_disturb_nobody() -> None:
+    """ip-netns(8) keeps names in /run/netns; nslab keeps none there, and leaves what there is."""
+    script = SNAPSHOT + (
+        "import os\ndo('mount -t tmpfs none /run')\nos.mkdir('/run/netns')\nopen('/run/netns/ghost', 'w').close()\n"
+        "with nslab.Topology.single(2).deploy() as lab:\n"
+        "    found = [each.belongs for each in nslab.discover().namespaces if each.kind == 'net']\n"
+        "    print(sum(each.startswith('lab') for each in found), lab.ping_all().lost, os.listdir('/run/netns'))\n"
+        "print(os.listdir('/run/netns'))\n"
+    )
+    done = in_python(script, AS_THE_MACHINE)
+    assert done.stdout == "3 [] ['ghost']\n['ghost']\n", done.stderr
