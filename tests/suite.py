@@ -73,6 +73,9 @@ def main() -> int:
     args = _arguments()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.chdir(ROOT)
+    # What a shell starts in the background ignores them, and so would all that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     dependencies(args.deps)
     become_subreaper()
     not_run: list[str] = []

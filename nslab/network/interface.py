@@ -36,6 +36,13 @@ class Interface:
         """Turn it on."""
         self._set("up", up=True)
 
+    def settle(self) -> None:
+        """Have the kernel see now whether there is a carrier; by itself it may take a second, and drops what is sent until then.
+
+        It does so when it is asked for the interface, since Linux 6.8.
+        """
+        self.network.socket.ask(netlink.Request(netlink.GETLINK, messages.ifinfomsg(self.index)))
+
     def down(self) -> None:
         """Turn it off: its IPv6 addresses and its routes go, and the other end of a veth pair loses its carrier."""
         self._set("down", up=False)

@@ -124,6 +124,12 @@ class Lab(Looking):
         for name, outside in hiding.outsides(layout).items():
             hiding.hide(self.networks[name], outside)
         self.name_nodes(layout)
+        self._settle()
+
+    def _settle(self) -> None:
+        """From its first packet on a link carries what is sent."""
+        for interface in self.interfaces.values():
+            interface.settle()
 
     def check(self, layout: Layout, nodes: Iterable[str], links: Iterable[LinkLayout]) -> None:
         """Unavailable for what these nodes and links need and the machine does not have, before anything is made."""
@@ -216,6 +222,8 @@ class Lab(Looking):
         """Become what the topology says now; a failure leaves it as it was."""
         layout = changing.settle(self)
         self.last = changing.change(self, layout)
+        if self.last:
+            self._settle()
 
     def name_nodes(self, layout: Layout) -> None:
         """Say to whoever asks from now on which addresses the nodes have."""
