@@ -37,7 +37,7 @@ class Interface:
         self._set("up", up=True)
 
     def settle(self) -> None:
-        """Have the kernel see now whether there is a carrier; by itself it may take a second, and drops what is sent until then.
+        """Have the kernel see now whether there is a carrier; by itself it may take a second, and drop what is sent until then.
 
         It does so when it is asked for the interface, since Linux 6.8.
         """
