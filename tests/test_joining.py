@@ -375,3 +375,13 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 print(nslab.run("readlink /proc/self/ns/mnt /proc/self/ns/time", isolate="uts", join={{"mnt time": {pid}}}).stdout)
 """)
         assert done.stdout.split() == [link("mnt", pid), link("time", pid)], done.stderr
+
+
+def test_the_time_namespace_of_another_beside_a_user_namespace_of_ones_own() -> None:
+    """It belongs to a user namespace further out, from which alone it can be joined: all at once, then, and not last."""
+    with (
+        nslab.Container("web", isolate="time uts", hostname="web") as web,
+        nslab.Container("beside", isolate="user", join={"time uts": web}) as beside,
+    ):
+        assert beside.run("readlink /proc/self/ns/time").lines == [str(web.namespaces["time"])]
+        assert beside.run("hostname").lines == ["web"]

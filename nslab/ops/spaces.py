@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shlex
@@ -14,7 +15,7 @@ from nslab.errors import SyscallError
 from nslab.model import KINDS, IdRange, flags_of
 from nslab.ops.base import Context, Op
 from nslab.ops.cgroups import InCgroup
-from nslab.syscalls import guard
+from nslab.syscalls import guard, nsfs
 from nslab.syscalls.processes import CLONE_PARENT
 
 WHY_DENY = "whoever has no privilege outside may write a gid_map only with setgroups denied"
@@ -233,6 +234,15 @@ class NewTime(Op):
         return f"{self.shell()} sh -c {shlex.quote(inner)}"
 
 
+def _owns_its_time(pid: int) -> bool:
+    """Whether the time namespace of a process belongs to its user namespace; else only who is outside of that can join it."""
+    try:
+        with open(f"/proc/{pid}/ns/time", "rb", 0) as time, open(fcntl.ioctl(time, nsfs.NS_GET_USERNS), "rb", 0) as owner:
+            return os.path.samestat(os.fstat(owner.fileno()), os.stat(f"/proc/{pid}/ns/user"))
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True)
 class Join(Op):
     """Join namespaces of a running process, all at once, through its pidfd (the descriptor named ``fd``).
@@ -249,7 +259,7 @@ class Join(Op):
     def perform(self, context: Context) -> None:
         kinds = self.kinds
         if "time" in kinds and context.let_go >= 0:  # setns(2) would say EUSERS
-            if context.lend and _EXECVE_ENTERS:
+            if context.lend and _EXECVE_ENTERS and ("user" not in kinds or _owns_its_time(self.pid)):
                 context.clock, kinds = self, tuple(kind for kind in kinds if kind != "time")
             else:
                 context.own_memory()

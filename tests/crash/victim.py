@@ -456,7 +456,9 @@ class Victim:
                     thing.wait(5)
             except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError):
                 pass
-            next(filter(None, (getattr(thing, name, None) for name in ("close", "destroy", "end"))))()
+            ends = [getattr(thing, name) for name in ("close", "destroy", "end", "stop") if hasattr(thing, name)]
+            for end in ends[:1]:  # a socket or a capture too; not all have one
+                end()
         kept.clear()
 
 
