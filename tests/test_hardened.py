@@ -159,7 +159,7 @@ def test_init_holds_nothing_and_knows_nothing() -> None:
         assert_confined((folder / "status").read_text())
         assert (folder / "environ").stat().st_uid != outside_of_root((folder / "uid_map").read_text()) or ORDINARY, "dumpable"
         if not ORDINARY:
-            assert os.listdir(folder / "fd") == []
+            assert eventually(lambda: os.listdir(folder / "fd") == []), "it says that it is ready, and lets go of its channel"
             assert (folder / "environ").read_bytes() == b""
             names = {line.split()[-1] for line in (folder / "maps").read_text().splitlines()}
             assert not any("python" in name or "lib" in name for name in names), names
