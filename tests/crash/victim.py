@@ -426,7 +426,7 @@ class Victim:
             try:
                 done = actions.act()
                 self.log.write(f"{done}\n")
-            except (nslab.SpawnerError, nslab.DeadNamespace) as error:
+            except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SyscallError) as error:  # the last where half of it is new
                 self.say("interrupted", error=f"{type(error).__name__}: {error}")
                 if not self.halting.wait(5):
                     self.say("wrong", text=traceback.format_exc()[-2000:])
@@ -453,8 +453,8 @@ class Victim:
                 elif isinstance(thing, nslab.Process):
                     thing.getpid()
                 elif hasattr(thing, "wait"):
-                    thing.wait(5)
-            except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError):
+                    thing.wait(0.2)
+            except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError, nslab.CommandTimeout):
                 pass
             ends = [getattr(thing, name) for name in ("close", "destroy", "end", "stop") if hasattr(thing, name)]
             for end in ends[:1]:  # a socket or a capture too; not all have one
