@@ -183,3 +183,22 @@ print(nslab.spawner.ensure() is spawner)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["interrupted", "True", "0", "True"], done.stderr
+
+
+def test_a_lab_whose_spawner_has_ended_is_linked_to_nothing_new():
+    """Of root nothing keeps the next spawner from it; an ordinary user's has another user namespace."""
+    topology = nslab.Topology()
+    first = topology.host("first")
+    with topology.deploy():
+        kill(helper("nslab-spawner"))
+        second = topology.host("second")
+        if os.geteuid() == 0:
+            topology.link(first, second)
+            assert topology.ping_all().lost == []
+        else:
+            with pytest.raises(nslab.SpawnerError, match=r"deploy\(\) makes it again"):
+                topology.link(first, second)
+    if os.geteuid() != 0:
+        topology.link(first, second)
+    with topology.deploy() as again:
+        assert again.ping_all().lost == []

@@ -8,12 +8,12 @@ import itertools
 import os
 import socket
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nslab import network
 from nslab.container import mounts
-from nslab.errors import DeadNamespace, SpecError, Unavailable
+from nslab.errors import DeadNamespace, SpawnerError, SpecError, SyscallError, Unavailable
 from nslab.model import Endpoint, Layout, LinkLayout, NamespaceId
 from nslab.namespaces import Namespace, claims, privilege
 from nslab.namespaces.running import Running
@@ -78,8 +78,9 @@ class Lab(Looking):
 
     def __init__(self, topology: Topology, told: Told | None = None):
         self._plan(topology)
+        self._spawner = ensure()
         title = f"deploying {self.topology.name or 'the lab'}"
-        with contextlib.ExitStack() as undo, record(self.trace), Progress(title, told) as progress:
+        with contextlib.ExitStack() as undo, record(self.trace), Progress(title, told) as progress, self._by_one_spawner():
             undo.callback(self.destroy)
             self._make(progress)
             undo.pop_all()
@@ -125,6 +126,17 @@ class Lab(Looking):
             hiding.hide(self.networks[name], outside)
         self.name_nodes(layout)
         self._settle()
+
+    @contextlib.contextmanager
+    def _by_one_spawner(self) -> Iterator[None]:
+        """SpawnerError for what the kernel refuses when this lab's spawner has ended: an ordinary user's next one has a user
+        namespace of its own, from which nothing can be joined to what is there."""
+        try:
+            yield
+        except SyscallError as error:
+            if self._spawner.alive:
+                raise
+            raise SpawnerError("the spawner that made this lab has ended; deploy() makes it again.") from error
 
     def _settle(self) -> None:
         """From its first packet on a link carries what is sent."""
@@ -221,9 +233,10 @@ class Lab(Looking):
     def catch_up(self) -> None:
         """Become what the topology says now; a failure leaves it as it was."""
         layout = changing.settle(self)
-        self.last = changing.change(self, layout)
-        if self.last:
-            self._settle()
+        with self._by_one_spawner():
+            self.last = changing.change(self, layout)
+            if self.last:
+                self._settle()
 
     def name_nodes(self, layout: Layout) -> None:
         """Say to whoever asks from now on which addresses the nodes have."""

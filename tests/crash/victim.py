@@ -426,7 +426,7 @@ class Victim:
             try:
                 done = actions.act()
                 self.log.write(f"{done}\n")
-            except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SyscallError) as error:  # the last where half of it is new
+            except (nslab.SpawnerError, nslab.DeadNamespace) as error:
                 self.say("interrupted", error=f"{type(error).__name__}: {error}")
                 if not self.halting.wait(5):
                     self.say("wrong", text=traceback.format_exc()[-2000:])
@@ -453,8 +453,10 @@ class Victim:
                 elif isinstance(thing, nslab.Process):
                     thing.getpid()
                 elif hasattr(thing, "wait"):
-                    thing.wait(0.2)
-            except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError, nslab.CommandTimeout):
+                    thing.wait(1)
+            except nslab.CommandTimeout:
+                assert thing._child.spawner.alive, "what the one that died ran has ended, and says so"
+            except (nslab.SpawnerError, nslab.DeadNamespace, nslab.SpecError):
                 pass
             ends = [getattr(thing, name) for name in ("close", "destroy", "end", "stop") if hasattr(thing, name)]
             for end in ends[:1]:  # a socket or a capture too; not all have one
