@@ -202,3 +202,17 @@ def test_a_lab_whose_spawner_has_ended_is_linked_to_nothing_new():
         topology.link(first, second)
     with topology.deploy() as again:
         assert again.ping_all().lost == []
+
+
+def test_a_lab_whose_spawner_ends_while_it_is_made_is_undone():
+    """Else half of it would belong to the next spawner, and an ordinary user could not run anything in it."""
+    old = helper("nslab-spawner")
+
+    def told(done: float) -> None:
+        if old in nslab.spawner.running_pids():
+            kill(old)
+
+    with pytest.raises(nslab.SpawnerError):
+        nslab.Topology.ring(3).deploy(progress=told)
+    with nslab.Topology.ring(3).deploy() as lab:
+        assert lab.ping_all().lost == []

@@ -59,6 +59,7 @@ DESCRIPTORS = 3  # of a node: its network, a netlink socket there, its host name
 
 _labs: weakref.WeakValueDictionary[int, Lab] = weakref.WeakValueDictionary()  # in the order in which they were deployed
 _deployed = itertools.count()
+_ENDED = "the spawner that made this lab has ended; deploy() makes it again."
 
 
 def running() -> list[Lab]:
@@ -83,6 +84,8 @@ class Lab(Looking):
         with contextlib.ExitStack() as undo, record(self.trace), Progress(title, told) as progress, self._by_one_spawner():
             undo.callback(self.destroy)
             self._make(progress)
+            if not self._spawner.alive:  # half of it may be of the next one
+                raise SpawnerError(_ENDED)
             undo.pop_all()
         self.running = True
         _labs[next(_deployed)] = self
@@ -136,7 +139,7 @@ class Lab(Looking):
         except SyscallError as error:
             if self._spawner.alive:
                 raise
-            raise SpawnerError("the spawner that made this lab has ended; deploy() makes it again.") from error
+            raise SpawnerError(_ENDED) from error
 
     def _settle(self) -> None:
         """From its first packet on a link carries what is sent."""
