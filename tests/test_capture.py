@@ -195,6 +195,16 @@ def test_a_node_by_name_and_a_switch_by_its_ports() -> None:
     assert tcp == [("s-1", "in"), ("s-2", "out"), ("s-2", "in"), ("s-1", "out")]
 
 
+def test_captures_do_not_hear_each_other_begin() -> None:
+    """Each sends itself frames over the loopback interface until they have a time, and the last may come late."""
+    lab, running = on_a_switch()
+    with running, contextlib.ExitStack() as stack:
+        captures = [stack.enter_context(lab.capture("a")) for _ in range(10)]
+        lab["a"].run("ping -c1 127.0.0.1", check=True)
+    on_lo = [{packet.protocol for packet in capture if packet.interface == "lo"} for capture in captures]
+    assert on_lo == [{"ICMP"}] * 10
+
+
 def test_a_node_that_came_later_and_its_port() -> None:
     lab, running = on_a_switch()
     with running:

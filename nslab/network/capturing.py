@@ -129,6 +129,8 @@ class _Intake:
                     self._keep(raw)
 
     def _keep(self, raw: Raw) -> None:
+        if raw.data == _PROBE:  # of ours, or of a capture that has begun since
+            return
         if self.wanted and not self.wanted.takes(decoding.decode(raw)):
             return
         if len(self.frames) >= self.most or self.bytes + len(raw.data) > MOST_BYTES:

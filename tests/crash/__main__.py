@@ -26,6 +26,9 @@ def main() -> int:
     say = (lambda *_, **__: None) if args.json else print
     become_subreaper()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What a shell starts in the background ignores them, and so would the victims that are to be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     ways = [way for way in WAYS if not args.way or fnmatch(way.name, args.way)]
     outcomes: list[Outcome] = []
     begin = time.monotonic()
