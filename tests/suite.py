@@ -2,6 +2,7 @@
 
 A tier is one run of pytest: a user, a Python, and a part of the tests. Root runs them all, those of an ordinary user as
 nobody in a copy of the checkout. Before and after, the machine has to look the same; a tier leaves no process.
+The few that fail are tried once more, alone: a busy machine is no defect, and those that then pass are named in the table.
 It ends with a table of what ran, what was skipped and why, and a line of three counts.
 """
 
@@ -29,6 +30,7 @@ from tests.fingerprint import changes, fingerprint
 ROOT = Path(__file__).resolve().parent.parent
 MUST_WORK = os.environ.get("NSLAB_MUST_WORK", "") not in ("", "0")
 TIMEOUT = 900  # seconds for one tier
+SECOND_LOOK = 4  # failures of one tier that may be tried again; more than that is no accident
 PYTHONS = ("3.11", "3.13")  # that the suite runs on, where they are installed
 
 # What some tests need, by its Debian package: a program on the PATH or a file.
@@ -66,6 +68,7 @@ class Tier:
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)  # tests that passed only then
     seconds: float = 0.0
 
 
@@ -193,53 +196,67 @@ def dependencies(deps: str | None) -> None:
 def run(tier: Tier, elsewhere: Elsewhere | None, extra: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="nslab-suite-") as folder:
         os.chmod(folder, 0o777)
-        junit = Path(folder) / "junit.xml"
-        arguments = ["-m", "pytest", "--no-header", "-p", "no:cacheprovider", "-m", tier.select, f"--junitxml={junit}"]
-        arguments += [f"--basetemp={folder}/t", *extra]
-        if tier.user in ("rootless", "subids"):
-            assert elsewhere
-            command, env = elsewhere.command(tier.python, arguments, subids=tier.user == "subids")
-            cwd = elsewhere.copy
-        elif tier.user == "uml":
-            arguments = [word for word in arguments if not word.startswith("--basetemp=")]  # its own /tmp
-            arguments += [] if extra else with_marker("uml")  # collecting all the others takes long there
-            command, env, cwd = [sys.executable, "-m", "tests.uml", folder, str(tier.python), *arguments], {**os.environ}, ROOT
-        else:
-            path = f"{tier.python.parent}:{os.environ['PATH']}"
-            command, env, cwd = [str(tier.python), *arguments], {**os.environ, "PATH": path}, ROOT
-        env["NSLAB_TIER"] = tier.user
-        start = time.monotonic()
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
-        status = wait(process, TIMEOUT)
-        tier.seconds = time.monotonic() - start
-        if status is None:
-            tier.problems.append(f"still running after {TIMEOUT} s")
-        tier.problems += end_what_is_left()
-        if junit.exists():
-            count(tier, junit)
+        outcomes = look(tier, Path(folder), elsewhere, extra)
+        failed = [name for name, (outcome, _) in outcomes.items() if outcome == "failed"]
+        if 0 < len(failed) <= SECOND_LOOK:
+            print(f"\n{len(failed)} failed; once more, alone:")
+            for name, (outcome, why) in look(
+                tier, Path(folder), elsewhere, [*extra, "--last-failed", "--last-failed-no-failures=none"]
+            ).items():
+                if name in failed and outcome == "passed":
+                    outcomes[name] = outcome, why
+                    tier.again.append(name)
+    for outcome, why in outcomes.values():
+        tier.counts[outcome] += 1
+        if outcome == "skipped":
+            tier.reasons[why] += 1
+    if not tier.counts["passed"] + tier.counts["failed"] and not tier.may_be_empty and not extra and MUST_WORK:
+        tier.problems.append("no test ran, and NSLAB_MUST_WORK is set")
+
+
+def look(tier: Tier, folder: Path, elsewhere: Elsewhere | None, extra: list[str]) -> dict[str, tuple[str, str]]:
+    """Run pytest for a tier: by the name of each test its outcome, and why it was skipped."""
+    junit = folder / "junit.xml"
+    junit.unlink(missing_ok=True)
+    arguments = ["-m", "pytest", "--no-header", "-o", f"cache_dir={folder}/cache", "-m", tier.select, f"--junitxml={junit}"]
+    arguments += [f"--basetemp={folder}/t", *extra]
+    if tier.user in ("rootless", "subids"):
+        assert elsewhere
+        command, env = elsewhere.command(tier.python, arguments, subids=tier.user == "subids")
+        cwd = elsewhere.copy
+    elif tier.user == "uml":
+        arguments = [word for word in arguments if not word.startswith("--basetemp=")]  # its own /tmp
+        arguments += (
+            [] if any(not word.startswith("-") for word in extra) else with_marker("uml")
+        )  # collecting all the others takes long there
+        command, env, cwd = [sys.executable, "-m", "tests.uml", str(folder), str(tier.python), *arguments], {**os.environ}, ROOT
+    else:
+        path = f"{tier.python.parent}:{os.environ['PATH']}"
+        command, env, cwd = [str(tier.python), *arguments], {**os.environ, "PATH": path}, ROOT
+    env["NSLAB_TIER"] = tier.user
+    start = time.monotonic()
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
+    status = wait(process, TIMEOUT)
+    tier.seconds += time.monotonic() - start
+    if status is None:
+        tier.problems.append(f"still running after {TIMEOUT} s")
+    tier.problems += end_what_is_left()
     no_tests_collected = 5
     if status not in (0, 1, no_tests_collected, None):
         tier.problems.append(f"pytest ended with status {status}")
-    if not tier.counts["passed"] + tier.counts["failed"] and not tier.may_be_empty and not extra and MUST_WORK:
-        tier.problems.append("no test ran, and NSLAB_MUST_WORK is set")
+    return dict(read(junit)) if junit.exists() else {}
 
 
 def with_marker(name: str) -> list[str]:
     return [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if f"pytest.mark.{name}" in path.read_text()]
 
 
-def count(tier: Tier, junit: Path) -> None:
+def read(junit: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Of what pytest wrote: the name of each test, its outcome, and why it was skipped. One of two phases may have failed."""
     for case in ET.parse(junit).getroot().iter("testcase"):
-        outcomes = {child.tag for child in case}
-        if outcomes & {"failure", "error"}:
-            tier.counts["failed"] += 1
-        elif "skipped" in outcomes:
-            tier.counts["skipped"] += 1
-            skipped = case.find("skipped")
-            assert skipped is not None
-            tier.reasons[skipped.get("message", "")] += 1
-        else:
-            tier.counts["passed"] += 1
+        said = {child.tag: child.get("message", "") for child in case}
+        outcome = "failed" if said.keys() & {"failure", "error"} else "skipped" if "skipped" in said else "passed"
+        yield f"{case.get('classname')}::{case.get('name')}", (outcome, said.get("skipped", ""))
 
 
 # -- processes: whatever a tier leaves is handed to us, told and ended ------------------------------------------------
@@ -314,6 +331,8 @@ def report(chosen: list[Tier], not_run: list[str], changed: list[str]) -> int:
         print(f"{tier.name:20} {ran:6} {passed:6} {failed:6} {skipped:7} {tier.seconds:5.0f}")
         for problem in tier.problems:
             print(f"    FAILED: {problem}")
+        for name in tier.again:
+            print(f"    passed only when tried again: {name}")
         for reason, number in tier.reasons.most_common():
             print(f"    skipped {number}: {reason}")
     for line in not_run:
