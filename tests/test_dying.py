@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import nslab
 import nslab.spawner
+from nslab.container.pausing import Frozen
+from nslab.ops import InCgroup
 from nslab.spawner import channel
+from nslab.topology import internet
 from tests.crash.oracle import Recorded, descendants, name
 
 pytestmark = pytest.mark.requires("userns")
@@ -216,3 +220,31 @@ def test_a_lab_whose_spawner_ends_while_it_is_made_is_undone():
         nslab.Topology.ring(3).deploy(progress=told)
     with nslab.Topology.ring(3).deploy() as lab:
         assert lab.ping_all().lost == []
+
+
+def test_a_lab_whose_way_out_ended_with_the_spawner_says_which_it_was(monkeypatch):
+    """It is the program that is missed first, but nobody can mend that."""
+
+    def ended(self: object, network: object) -> None:
+        kill(helper("nslab-spawner"))
+        raise nslab.NslabError("slirp4netns ended:")
+
+    monkeypatch.setattr(internet.Uplink, "__init__", ended)
+    topology = nslab.Topology()
+    topology.link(topology.host("a"), topology.nat("nat", internet=True))
+    monkeypatch.setattr(internet, "check", lambda: None)
+    with pytest.raises(nslab.SpawnerError):
+        topology.deploy()
+    monkeypatch.setattr(internet.Uplink, "__init__", lambda *_: (_ for _ in ()).throw(nslab.NslabError("slirp4netns ended:")))
+    with pytest.raises(nslab.NslabError, match="slirp4netns ended"):
+        topology.deploy()
+
+
+def test_a_cgroup_that_goes_while_it_is_frozen_is_a_dead_namespace(tmp_path):
+    """With its container, that is: a folder as empty as a cgroup that was removed."""
+    nowhere = InCgroup(str(tmp_path), "group", "leaf")
+    orders: list[bool] = []
+    spawner = SimpleNamespace(regroup=lambda *_, freeze, **__: orders.append(freeze))
+    with pytest.raises(nslab.DeadNamespace, match="has ended"):
+        Frozen(spawner, nowhere, 0, lambda: [os.getpid()], False)
+    assert orders == [True, False]

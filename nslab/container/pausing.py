@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from nslab import procfs, syscalls
-from nslab.errors import NslabError, SyscallError
+from nslab.errors import DeadNamespace, NslabError, SyscallError
 from nslab.ops import InCgroup
 from nslab.spawner import Descriptor, Spawner
 
@@ -95,14 +95,17 @@ class Frozen:
             raise
 
     def _wait(self, deadline: float) -> None:
-        """Until the kernel says that all stands still."""
-        with open(f"{self.cgroup.path}/cgroup.events", "rb", buffering=0) as events:
-            poller = select.poll()
-            poller.register(events, select.POLLPRI)
-            while b"frozen 1" not in os.pread(events.fileno(), 4096, 0):
-                if time.monotonic() > deadline:
-                    raise NslabError(f"{self.cgroup.path} was not frozen within {PATIENCE:g} s; what is inside goes on.")
-                poller.poll(20)
+        """Until the kernel says that all stands still. DeadNamespace when the cgroup goes, as it does with all inside."""
+        try:
+            with open(f"{self.cgroup.path}/cgroup.events", "rb", buffering=0) as events:
+                poller = select.poll()
+                poller.register(events, select.POLLPRI)
+                while b"frozen 1" not in os.pread(events.fileno(), 4096, 0):
+                    if time.monotonic() > deadline:
+                        raise NslabError(f"{self.cgroup.path} was not frozen within {PATIENCE:g} s; what is inside goes on.")
+                    poller.poll(20)
+        except OSError as error:  # ENOENT to open, ENODEV to read
+            raise DeadNamespace(f"{self.cgroup.path} is gone: what was in it has ended.") from error
 
     def resume(self) -> None:
         """Let it go on."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nslab import network
 from nslab.container import mounts
-from nslab.errors import DeadNamespace, SpawnerError, SpecError, SyscallError, Unavailable
+from nslab.errors import DeadNamespace, NslabError, SpawnerError, SpecError, Unavailable
 from nslab.model import Endpoint, Layout, LinkLayout, NamespaceId
 from nslab.namespaces import Namespace, claims, privilege
 from nslab.namespaces.running import Running
@@ -132,12 +132,12 @@ class Lab(Looking):
 
     @contextlib.contextmanager
     def _by_one_spawner(self) -> Iterator[None]:
-        """SpawnerError for what the kernel refuses when this lab's spawner has ended: an ordinary user's next one has a user
-        namespace of its own, from which nothing can be joined to what is there."""
+        """SpawnerError for what fails when this lab's spawner has ended, and with it all that it had started. An ordinary
+        user's next one has a user namespace of its own, from which nothing can be joined to what is there."""
         try:
             yield
-        except SyscallError as error:
-            if self._spawner.alive:
+        except NslabError as error:
+            if self._spawner.alive or isinstance(error, SpecError):
                 raise
             raise SpawnerError(_ENDED) from error
 
