@@ -45,8 +45,8 @@ ONLY = {"errors": set(), "model": set(), "trace": set(), "procfs": {"errors", "m
 # Other people's packages, and the only rooms that import them.
 GUESTS = {
     "cloudpickle": {"spawner"}, "dpkt": {"network"}, "graphviz": {"render"}, "IPython": {"magics", "widgets"},
-    "ipywidgets": {"widgets"}, "networkx": {"topology"}, "psutil": {"container"}, "rich": {"cli"}, "ruamel": {"topology"},
-    "typer": {"cli"},
+    "ipywidgets": {"widgets"}, "jupyter_client": {"lessons"}, "nbclient": {"lessons"}, "nbformat": {"lessons"},
+    "networkx": {"topology"}, "psutil": {"container"}, "rich": {"cli"}, "ruamel": {"topology"}, "typer": {"cli"},
 }  # fmt: skip
 
 # Names of the standard library that do what only a system call traced by nslab may do.

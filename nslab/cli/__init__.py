@@ -17,7 +17,7 @@ import typer
 from nslab import __version__
 from nslab.errors import NslabError
 
-VERBS = ("diff", "doctor", "down", "draw", "exec", "ls", "ping", "run", "tree", "up", "watch")
+VERBS = ("course", "diff", "doctor", "down", "draw", "exec", "ls", "ping", "run", "tree", "up", "watch")
 
 
 def main() -> None:
@@ -32,7 +32,11 @@ def main() -> None:
     asked = next((word for word in completed.split()[1:] or sys.argv[1:] if not word.startswith("-")), "")
     for verb in (asked,) if asked in VERBS else VERBS:
         # A command begins at its first word that is no option: what follows belongs to it.
-        app.command(verb, context_settings={"allow_interspersed_args": verb not in ("run", "exec")})(_load(verb))
+        loaded = _load(verb)
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=verb)
+        else:
+            app.command(verb, context_settings={"allow_interspersed_args": verb not in ("run", "exec")})(loaded)
     try:
         app(prog_name=name)
     except NslabError as error:
@@ -56,8 +60,12 @@ def _options(
     """Build Linux isolation by hand, on the real kernel."""
 
 
-def _load(verb: str) -> Callable[..., Any]:
+def _load(verb: str) -> Callable[..., Any] | typer.Typer:
     match verb:
+        case "course":
+            from nslab.cli.course import course
+
+            return course
         case "doctor":
             from nslab.cli.doctor import doctor
 

@@ -1,0 +1,93 @@
+"""nslab course: its units, run; and which facts they show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.syntax import Syntax
+from rich.table import Table
+
+from nslab.cli import common
+from nslab.lessons.course import LEVELS, Course, Unit
+
+course = typer.Typer(help="The notebooks of the course: run them, and see which facts they show.", no_args_is_help=True)
+
+Folder = Annotated[Path | None, typer.Option(help="Where the notebooks are, when that is not here.")]
+Units = Annotated[list[str] | None, typer.Argument(metavar="[UNIT]...", help="02, pid or 02-pid; all when none is named.")]
+
+
+@course.command()
+def run(units: Units = None, folder: Folder = None, as_json: common.Json = False) -> None:
+    """Run units from top to bottom, each in a kernel of its own: a table of units, seconds and facts.
+
+    Status 1 when one fails; the cell in which it failed is shown.
+    """
+    from nslab.lessons.executing import Outcome, execute
+
+    outcomes: list[Outcome] = []
+    errors = Console(stderr=True)
+    chosen = Course.find(folder).choose(units or ())
+    columns = TextColumn("{task.description}"), BarColumn()
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        for unit in chosen:
+            task = progress.add_task(unit.name)
+            outcomes.append(
+                execute(unit, progress=lambda done, all_, task=task: progress.update(task, completed=done, total=all_))  # type: ignore[misc]
+            )
+            progress.remove_task(task)
+    if as_json:
+        print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+    else:
+        table = Table("unit", "question", box=None, pad_edge=False)
+        for header in ("s", "facts"):
+            table.add_column(header, justify="right")
+        table.add_column()
+        for outcome in outcomes:
+            mark = "[red]failed[/]" if outcome.failure else "[green]ok[/]"
+            table.add_row(*_named(outcome.unit), f"{outcome.seconds:.1f}", str(len(outcome.unit.facts) or ""), mark)
+        facts = {fact for outcome in outcomes for fact in outcome.unit.facts}
+        table.add_row("", "", f"{sum(outcome.seconds for outcome in outcomes):.1f}", str(len(facts)), "")
+        Console().print(table)
+        for outcome in outcomes:
+            if outcome.failure:
+                failure = outcome.failure
+                code = Syntax(failure.source, "python", theme="ansi_light", background_color="default")
+                Console().print(Panel(code, title=f"{outcome.unit.name}, code cell {failure.cell}", title_align="left"))
+                print(failure.message)
+    raise typer.Exit(1 if any(outcome.failure for outcome in outcomes) else 0)
+
+
+@course.command()
+def coverage(folder: Folder = None, as_json: common.Json = False) -> None:
+    """Say how many facts the cells of the course show on the kernel, by kind, and which are missing."""
+    found = Course.find(folder).coverage()
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+        return
+    table = Table("kind", box=None, pad_edge=False)
+    for level in LEVELS:
+        table.add_column(level, justify="right")
+    for kind in ("", *found.kinds):
+        counts = (found.of(level, kind) for level in LEVELS)
+        table.add_row(kind or "all", *(f"{shown} of {total}" if total else "" for shown, total in counts))
+    Console().print(table)
+    for level in LEVELS:
+        missing = Table("", "", box=None, pad_edge=False, show_header=False)
+        for fact in found.missing(level):
+            missing.add_row(fact.id, escape(fact.statement))
+        if missing.row_count:
+            Console().print(f"\n{level}, shown by no cell:")
+            Console().print(missing)
+    if found.unknown:
+        print(f"\nin cells, but not in the table of facts: {', '.join(found.unknown)}")
+
+
+def _named(unit: Unit) -> tuple[str, str]:
+    return unit.name, escape(unit.title)
