@@ -17,7 +17,7 @@ import pytest
 
 import nslab
 from nslab import procfs
-from nslab.model.words import readable
+from nslab.model.words import readable, shift
 from nslab.spawner import conditions
 from tests.helpers import ROOT, eventually, has_ended, in_python, pidfd_of
 
@@ -89,6 +89,18 @@ def test_a_command_line_that_is_no_text_is_shown_all_the_same() -> None:
 
 
 @pytest.mark.unit
+def test_the_offset_of_a_clock_in_words() -> None:
+    said = {
+        365 * 86400: "+365d",
+        5000.5: "+1h 23m 20.5s",
+        -5400: "-1h 30m",
+        0: "+0s",
+        -0.000001: "-0.000001s",
+        86399.9999999: "+1d",
+    }
+    assert {seconds: shift(seconds) for seconds in said} == said
+
+
 def test_readable() -> None:
     assert readable("a b ü") == "a b ü"
     assert readable(os.fsdecode(b"\x80\xff") + "\t\x7f\u202e") == r"\x80\xff\t\x7f\u202e"

@@ -42,6 +42,7 @@ from nslab.model import KINDS
 TOO_MANY = "there are as many processes as there may be: a limit on pids of the cgroup (pids.max), or ulimit -u. fork(2)"
 CAP_SETFCAP, CAP_SYS_ADMIN = 31, 21
 MS_REMOUNT = 0x20
+_INITIAL_TIME = 0xEFFFFFFA  # the inode of the time namespace that the machine was started with
 DEPTH = {"user": 33, "pid": 32}  # levels below the initial namespace, kernel 6.18; user_namespaces(7) says 32
 
 
@@ -300,6 +301,11 @@ def _write(errno: int, path: str = "", text: str = "", **facts: Any) -> str:
             "a cgroup with processes in it enables no controller for those below: processes belong into leaves.\n"
             "what to do: move them into a cgroup below first, or end what uses the controller there. cgroups(7)"
         )
+    if name == "timens_offsets" and errno in (EACCES, EPERM) and _is_initial_time(path):
+        return (
+            "this is the time namespace that the machine was started with, whose clocks nobody can shift.\n"
+            "what to do: unshare('time') first, then write the offsets, then start the children. time_namespaces(7)"
+        )
     if name == "timens_offsets" and errno == EACCES:
         return (
             "the offsets are fixed as soon as the first process is in the new time namespace: too late.\n"
@@ -319,6 +325,14 @@ def _write(errno: int, path: str = "", text: str = "", **facts: Any) -> str:
     if name == "timens_offsets" and errno == EPERM:
         return "offsets need CAP_SYS_TIME in the user namespace that owns the time namespace. time_namespaces(7)"
     return _sysctl(errno, path) if path.startswith("/proc/sys/") else _path(errno, path)
+
+
+def _is_initial_time(path: str) -> bool:
+    """Whether the children of this process are to be in the machine's first time namespace, which has a fixed number."""
+    try:
+        return os.stat(f"{os.path.dirname(path)}/ns/time_for_children").st_ino == _INITIAL_TIME
+    except OSError:
+        return False
 
 
 def _read(errno: int, path: str = "", **_: Any) -> str:

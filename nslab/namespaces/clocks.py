@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from nslab.model.words import shift
+
 NOTES = {
     "monotonic": "shifted by a time namespace; the time since some start, without sleep",
     "boottime": "shifted by a time namespace; the time since boot, with sleep",
@@ -55,7 +57,7 @@ class Clocks(Mapping[str, Clock]):
         yield "clock", "inside", "outside", "offset", ""
         for clock in self.values():
             show = _date if clock.name == "realtime" else _duration
-            offset = f"{clock.offset:+g} s" if clock.offset else "none"
+            offset = shift(clock.offset) if clock.offset else "none"
             yield clock.name, show(clock.inside), show(clock.outside), offset, NOTES[clock.name]
 
     def __str__(self) -> str:
@@ -65,7 +67,7 @@ class Clocks(Mapping[str, Clock]):
         return "\n".join(line.rstrip() for line in lines)
 
     def __repr__(self) -> str:
-        return f"<Clocks: {', '.join(f'{clock.name} {clock.offset:+g} s' for clock in self.values())}>"
+        return f"<Clocks: {', '.join(f'{clock.name} {shift(clock.offset)}' for clock in self.values())}>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         head, *rows = self._rows()

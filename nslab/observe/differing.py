@@ -26,6 +26,7 @@ from nslab.model.snapshot import (
     UserContent,
     UtsContent,
 )
+from nslab.model.words import shift
 
 # What looking itself makes and ends, and what is made ahead of time; and what is started once, at the first need.
 _PASSING = {"nslab-standby", "nslab-visitor"}
@@ -105,8 +106,8 @@ def _lines(ids: IdMap) -> str:
 
 
 def _time(content: TimeContent) -> Iterable[tuple[Hashable, Item]]:
-    yield "monotonic", Item("clock", "monotonic", f"{content.monotonic:+g} s")
-    yield "boottime", Item("clock", "boottime", f"{content.boottime:+g} s")
+    yield "monotonic", Item("clock", "monotonic", shift(content.monotonic))
+    yield "boottime", Item("clock", "boottime", shift(content.boottime))
 
 
 def _mounts(content: MountContent) -> Iterable[tuple[Hashable, Item]]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from nslab import syscalls
 from nslab.errors import SyscallError
 from nslab.model import KINDS, IdRange, flags_of
+from nslab.model.words import shift
 from nslab.ops.base import Context, Op
 from nslab.ops.cgroups import InCgroup
 from nslab.syscalls import guard, nsfs
@@ -221,17 +222,22 @@ class NewTime(Op):
             os.close(fd)
 
     def describe(self) -> str:
-        shifts = ", ".join(f"{clock} {offset / 1e9:+g} s" for clock, offset in self.offsets.items() if offset)
+        shifts = ", ".join(f"{clock} {shift(offset / 1e9)}" for clock, offset in self.offsets.items() if offset)
         return f"enter a new time namespace ({shifts or 'no offsets'})"
 
     def shell(self) -> str:
-        shifts = "".join(f" --{clock} {offset // 10**9}" for clock, offset in self.offsets.items() if offset)
-        odd = ", ".join(f"{clock} is {offset / 1e9:g} s" for clock, offset in self.offsets.items() if offset % 10**9)
-        comment = f"# no standard tool: unshare(1) takes whole seconds; {odd}\n" if odd else ""
-        return f"{comment}unshare --time --fork{shifts}"
+        return shifting("unshare --time --fork", self.offsets)
 
     def wrap(self, inner: str) -> str:
         return f"{self.shell()} sh -c {shlex.quote(inner)}"
+
+
+def shifting(command: str, offsets: Mapping[str, int]) -> str:
+    """An unshare(1) of a time namespace that also writes the offsets (in ns): once it executes anything they are fixed."""
+    shifts = "".join(f" --{clock} {offset // 10**9}" for clock, offset in offsets.items() if offset)
+    odd = ", ".join(f"{clock} is {offset / 1e9:g} s" for clock, offset in offsets.items() if offset % 10**9)
+    comment = f"# no standard tool: unshare(1) takes whole seconds; {odd}\n" if odd else ""
+    return f"{comment}{command}{shifts}"
 
 
 def _owns_its_time(pid: int) -> bool:

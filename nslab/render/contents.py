@@ -14,6 +14,7 @@ from nslab.model.snapshot import (
     UserContent,
     UtsContent,
 )  # fmt: skip
+from nslab.model.words import shift
 
 _SORTS = {"shm": "shared memory", "sem": "semaphores", "msg": "message queues", "mq": "POSIX queues"}
 
@@ -26,7 +27,7 @@ def lines(snapshot: Snapshot, namespace: SeenNamespace) -> list[str]:
         case UserContent(uid_map, gid_map, _):
             return [f"uid {_ranges(uid_map.lines)}", *([f"gid {_ranges(gid_map.lines)}"] if gid_map.lines else [])]
         case TimeContent(monotonic, boottime):
-            return [f"monotonic {monotonic:+g} s, boot {boottime:+g} s"]
+            return [f"monotonic {shift(monotonic)}, boot {shift(boottime)}"]
         case MountContent(mounts, _):
             top = next((each for each in mounts if each.target == "/"), None)
             return [f"{len(mounts)} mounts", *([f"/ is {top.fstype}"] if top else [])]
