@@ -382,6 +382,31 @@ def test_orders_of_an_ordinary_user() -> None:
     assert {"host name mine", f"uid_map 0 {uid} 1", "setgroups deny"} <= set(lines)
 
 
+@pytest.mark.parametrize("kinds", ["time", "uts time", "user time"])
+def test_orders_with_clocks(kinds: str) -> None:
+    """The shell of a script is in the new time namespace as soon as it runs: offsets that are written then come too late."""
+
+    def steer(process: nslab.Process) -> None:
+        process.unshare("time")  # of which only the next one counts
+        process.write("/proc/self/timens_offsets", "monotonic 1 0")
+        process.unshare(kinds)
+        process.unshare("uts")
+        process.sethostname("later")
+        process.write("/proc/self/timens_offsets", "monotonic 5 0\nboottime 86400 0\n")
+        process.write("/proc/self/timens_offsets", "1 -7 0")
+
+    lines = orders(steer)
+    assert {"timens_offsets monotonic -7 0", "timens_offsets boottime 86400 0", "host name later"} <= set(lines)
+    with nslab.process() as process:
+        steer(process)
+        with process.fork() as child:
+            made = seen(child.run(PROBE).check().stdout)
+            assert by_hand(child.trace.shell()) == made
+        process.unshare("time")
+        process.write("/proc/self/timens_offsets", "boottime 12 500000000")
+        assert "# no standard tool: unshare(1) takes whole seconds; boottime is 12.5 s\n" in process.trace.shell()
+
+
 @pytest.mark.parametrize("kinds", ["", "uts", "pid mnt", "user", "user pid uts", "time", "user time"])
 def test_orders_of_a_forked_process(kinds: str) -> None:
     def steer(process: nslab.Process) -> nslab.Process:

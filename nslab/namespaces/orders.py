@@ -7,13 +7,15 @@ import shlex
 import signal
 import socket
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace
-from nslab.ops import Borrow, Execute, NewNamespaces, NewTime, Op, Setns, Unshare
+from nslab.ops import Borrow, Execute, NewNamespaces, NewTime, Op, Setns, Unshare, WriteFile
 from nslab.ops.base import SHELL
+from nslab.ops.spaces import shifting
 from nslab.spawner import Child, Descriptor
 
 WITHOUT = ("setpriv", "--inh-caps=-all")  # how a script that keeps its capabilities runs a command that gets none
@@ -42,7 +44,7 @@ class Script:
         return Script(*before, *made, *(["# no standard tool: clone3() with set_tid, which chooses PIDs"] if chosen else []))
 
     def shell(self) -> str:
-        entries = self._joined()
+        entries = _with_offsets(self._joined())
         users = [index for index, entry in enumerate(entries) if isinstance(entry, Unshare) and "user" in entry.kinds]
         keeps = users[0] if users else len(entries)  # from there on the script keeps capabilities: no command gets them
         inner = f"exec {shlex.join(WITHOUT) + ' ' if users else ''}{SHELL}"
@@ -61,6 +63,40 @@ class Script:
         if isinstance(first, Borrow) and paths:
             return [Setns("", "user", f"{os.path.dirname(paths[0])}/user"), *rest]
         return self.entries
+
+
+@dataclass(frozen=True)
+class _Shifted(Unshare):
+    """unshare(2) of a time namespace with the offsets (in ns) that were written to it later: only a script has it."""
+
+    offsets: Mapping[str, int]
+
+    def shell(self) -> str:
+        return shifting(Unshare.shell(self), self.offsets)
+
+
+def _with_offsets(entries: list[Op | Execute | str]) -> list[Op | Execute | str]:
+    """For a script, whose shell is in the new time namespace by its execve: then no offset can be written any more."""
+    found: list[Op | Execute | str] = []
+    at = -1
+    for entry in entries:
+        if isinstance(entry, Unshare) and "time" in entry.kinds:
+            at = len(found)
+            found.append(_Shifted(entry.kinds, {}, implied=entry.implied))
+        elif at >= 0 and isinstance(entry, WriteFile) and entry.path == "/proc/self/timens_offsets":
+            before = found[at]
+            assert isinstance(before, _Shifted)
+            found[at] = replace(before, offsets={**before.offsets, **_offsets(entry.text)})
+        else:
+            found.append(entry)
+    return found
+
+
+def _offsets(text: str) -> dict[str, int]:
+    """What was written, in ns by clock; the kernel took it."""
+    numbers = {"1": "monotonic", "7": "boottime"}
+    lines = [line.split() for line in text.splitlines()]
+    return {numbers.get(clock, clock): int(seconds) * 10**9 + int(rest) for clock, seconds, rest in lines}
 
 
 class Order(Child):
