@@ -52,6 +52,7 @@ PACKAGES = {
     "gcc": "cc",
     "libc6-dev": "/usr/include/stdio.h",
     "make": "make",
+    "zstd": "zstd",
 }
 
 CORE = "not notebook and not browser and not crash"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import os
 import re
 import subprocess
@@ -165,13 +166,43 @@ def test_the_layers_of_an_image_and_what_they_take_away(tmp_path: Path) -> None:
         assert box.run("cat /a /h; ls /full; ls /gone; cat /etc/through /etc/name").stdout == "thirdsecondnew\nlinkfolder\n"
 
 
-def test_what_to_install_for_a_layer_of_zstd(tmp_path: Path) -> None:
-    folder = roots.image(tmp_path)
-    for blob in folder.glob("blobs/sha256/*"):
-        if b"layer.v1.tar" in (content := blob.read_bytes()):
-            blob.write_bytes(content.replace(b'layer.v1.tar"', b'layer.v1.tar+zstd"'))
-    with pytest.raises(nslab.Unavailable, match=r"(?s)compressed by zstd.*apt-get install skopeo; skopeo copy .* gzip oci:/"):
-        nslab.run("true", isolate="mnt", rootfs=folder)
+def by_zstd(data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.requires("tool:zstd")
+def test_archives_and_layers_of_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = roots.layer({"added": "by zstd"}) + bytes(1 << 20)  # more zeros than tar reads
+    (tmp_path / "plain").mkdir()
+    archive = tmp_path / "root.tar.zst"
+    archive.write_bytes(by_zstd(roots.tar(tmp_path / "plain", "root.tar").read_bytes()))
+    folder = roots.image(tmp_path, roots.layer({}), by_zstd(data))
+    assert nslab.run("cat /etc/name", isolate="mnt", rootfs=archive).stdout == "folder\n"
+    assert nslab.run("cat /added", isolate="mnt", rootfs=folder).stdout == "by zstd"
+    broken = tmp_path / "broken.tar.zst"
+    broken.write_bytes(by_zstd(data)[:-9])
+    with pytest.raises(nslab.NslabError, match=r"broken\.tar\.zst cannot be unpacked"):
+        nslab.run("true", isolate="mnt", rootfs=broken)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for rootfs in (archive, folder):
+        with pytest.raises(nslab.Unavailable, match=r"(?s)the program zstd is missing.*apt-get install zstd"):
+            nslab.run("true", isolate="mnt", rootfs=rootfs)
+
+
+def test_what_is_not_what_its_digest_says_is_refused(tmp_path: Path) -> None:
+    folder = roots.image(tmp_path, roots.layer({"added": "later"}))
+    for blob in [*folder.glob("blobs/sha256/*")]:
+        content = blob.read_bytes()
+        if content == b"{}":  # the configuration, which nobody reads
+            continue
+        changed = content[:-1] + bytes([content[-1] ^ 1])
+        blob.write_bytes(changed)
+        digests = f"{blob.name} is damaged.*its digest is {hashlib.sha256(changed).hexdigest()}.*should be sha256:{blob.name}"
+        with pytest.raises(nslab.NslabError, match=digests) as caught:
+            nslab.run("true", isolate="mnt", rootfs=folder)
+        assert "cannot be" not in str(caught.value)
+        blob.write_bytes(content)
+    assert nslab.run("cat /added", isolate="mnt", rootfs=folder).stdout == "later"
 
 
 EVIL: dict[str, list[tuple[str, roots.Content]]] = {

@@ -15,6 +15,7 @@ from nslab.container import mounts
 from nslab.container.mounts import Bind, Overlay, Stage, Tmpfs
 from nslab.errors import SpecError, Unavailable
 from nslab.ops import BindInside, EnterRoot, FillBusybox, MakeDev, MakeFolders, MakeLinks, Mount, MountInside, Op, Unpack, spec
+from nslab.ops.fill import is_zstd
 
 WHY_STAGE = "a root is put together where only this container sees it, and what it writes must go somewhere"
 WHY_REST = "a root filesystem is complete only with /proc, /sys, /dev, /tmp and /run"
@@ -46,12 +47,12 @@ _PT_INTERP = 3
 class Root:
     """A root filesystem that was found: ``kind`` is tree, busybox, tar or image, ``path`` where it is.
 
-    An image has the archives of its ``layers``, the lowest first.
+    An image has the archives of its ``layers`` with their digests, the lowest first.
     """
 
     kind: str
     path: str
-    layers: tuple[str, ...] = ()
+    layers: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,17 +87,28 @@ def checked(rootfs: spec.Folder | None, kinds: tuple[str, ...]) -> Root | None:
         if os.path.isfile(f"{path}/oci-layout"):
             from nslab.container import image
 
-            return Root("image", path, image.layers(path))
+            root = Root("image", path, image.layers(path))
+            for layer, _ in root.layers:
+                _check_zstd(layer)
+            return root
         return Root("tree", path)
     import tarfile
 
+    is_tar = os.path.isfile(path) and (_check_zstd(path) or tarfile.is_tarfile(path))
+    if not is_tar:
+        raise SpecError("rootfs", f"{path} is neither a folder nor a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst)")
+    return Root("tar", path)
+
+
+def _check_zstd(path: str) -> bool:
+    """Whether an archive is compressed by zstd; Unavailable where it is, and nothing can undo that."""
     try:
-        is_tar = os.path.isfile(path) and tarfile.is_tarfile(path)
+        found = is_zstd(path)
     except OSError as error:
         raise SpecError("rootfs", f"{path} cannot be read: {error.strerror}") from None
-    if not is_tar:
-        raise SpecError("rootfs", f"{path} is neither a folder nor a tar archive (.tar, .tar.gz, .tar.bz2, .tar.xz)")
-    return Root("tar", path)
+    if found and not shutil.which("zstd"):
+        raise Unavailable(f"{path} is compressed by zstd, and the program zstd is missing", "apt-get install zstd")
+    return found
 
 
 def _static_busybox() -> str:
@@ -148,7 +160,7 @@ def _filled(root: Root, at: str, owners: bool) -> list[Op]:
         return [FillBusybox(root.path, at)]
     if root.kind == "tar":
         return [Unpack(root.path, at, owners=owners)]
-    return [Unpack(path, at, layer=True, owners=owners) for path in root.layers]
+    return [Unpack(path, at, layer=True, owners=owners, digest=digest) for path, digest in root.layers]
 
 
 def _rest(at: str, kinds: tuple[str, ...], new_proc: bool, userns: bool) -> list[Op]:

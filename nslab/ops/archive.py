@@ -6,6 +6,7 @@ Every name is looked up with the directory as the root, and the last part of it 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import stat
@@ -45,6 +46,11 @@ def unpack(
                 unpacker.add(tar, member, parts)
     unpacker.finish()
     return count
+
+
+def digest(file: IO[bytes], algorithm: str) -> str:
+    """Of a file from its beginning, in hexadecimal digits."""
+    return hashlib.file_digest(file, algorithm).hexdigest()  # type: ignore[arg-type]
 
 
 def _parts(name: str) -> list[str]:

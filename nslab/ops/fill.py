@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from nslab import syscalls
 from nslab.errors import NslabError
@@ -74,7 +77,7 @@ class FillBusybox(Op):
 
 @dataclass(frozen=True)
 class Unpack(Op):
-    """Unpack a tar archive (compressed or not) into the folder ``root``, never out of it.
+    """Unpack a tar archive (compressed or not) into the folder ``root``, never out of it; first of all it must have ``digest``.
 
     ``layer``: it is one of an image, whose whiteouts (.wh.NAME) take away what the layers before it brought. Without
     ``owners``, for where no id but that of root is mapped, all is root's. Devices that may not be made are left out.
@@ -84,6 +87,7 @@ class Unpack(Op):
     root: str
     layer: bool = False
     owners: bool = True
+    digest: str = ""  # "sha256:..."
 
     def perform(self, context: Context) -> None:
         guard.invoke("unpack", (self.path, self.root), self._unpack)
@@ -91,9 +95,13 @@ class Unpack(Op):
     def _unpack(self) -> Any:
         from nslab.ops import archive
 
-        with open(self.path, "rb") as file, opened(self.root, os.O_PATH | os.O_DIRECTORY) as folder:
+        with open(self.path, "rb", 0) as file, opened(self.root, os.O_PATH | os.O_DIRECTORY) as folder:
+            algorithm, _, wanted = self.digest.partition(":")
+            if wanted and (found := archive.digest(file, algorithm)) != wanted:
+                raise NslabError(damaged(self.path, self.digest, found))
             try:
-                return archive.unpack(file, folder, whiteouts=self.layer, owners=self.owners)
+                with _decompressed(file) as stream:
+                    return archive.unpack(stream, folder, whiteouts=self.layer, owners=self.owners)
             except archive.BadArchive as error:
                 raise NslabError(f"{self.path} cannot be unpacked: {error}") from None
 
@@ -102,7 +110,9 @@ class Unpack(Op):
 
     def shell(self) -> str:
         owners = "--numeric-owner" if self.owners else "--no-same-owner"
-        lines = [shlex.join(["tar", "--extract", owners, "--file", self.path, "--directory", self.root])]
+        algorithm, _, wanted = self.digest.partition(":")
+        lines = [f"echo {shlex.quote(f'{wanted}  {self.path}')} | {algorithm}sum --check --quiet || exit"] if wanted else []
+        lines.append(shlex.join(["tar", "--extract", owners, "--file", self.path, "--directory", self.root]))
         if self.layer:
             root = shlex.quote(self.root)
             lines += [
@@ -114,3 +124,45 @@ class Unpack(Op):
                 f"find {root} -name .wh..wh..opq -delete",
             ]
         return "\n".join(lines)
+
+
+_ZSTD = b"\x28\xb5\x2f\xfd"  # how it begins; RFC 8878
+
+
+def is_zstd(path: str) -> bool:
+    """Whether a file is compressed by zstd(1), which only Python from 3.14 on could undo."""
+    with open(path, "rb") as file:
+        return file.read(4) == _ZSTD
+
+
+def damaged(path: str, digest: str, found: str) -> str:
+    """What is wrong with a file of an image."""
+    return f"{path} is damaged, or not what the image means: its digest is {found}, and it should be {digest}"
+
+
+@contextlib.contextmanager
+def _decompressed(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A file without a buffer, from its beginning: through zstd(1) if that has made it; tarfile undoes the rest."""
+    from nslab.ops import archive
+
+    file.seek(0)
+    begins = file.read(4)
+    file.seek(0)
+    if begins != _ZSTD:
+        yield file
+        return
+    path = shutil.which("zstd") or "zstd"
+    out, into = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(out, "rb") as stream:
+        with opened(into):
+            actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), 0), (os.POSIX_SPAWN_DUP2, into, 1)]
+            pid = syscalls.posix_spawn(path, ("zstd", "-dcqq"), {}, {"file_actions": actions})
+        try:
+            yield stream
+            while stream.read(1 << 18):  # what follows the archive; else zstd would complain
+                pass
+        finally:
+            stream.close()
+            status = os.waitpid(pid, 0)[1]
+    if status:
+        raise archive.BadArchive("zstd found it damaged")
