@@ -203,6 +203,16 @@ def test_an_identity_survives_the_reuse_of_an_inode() -> None:
 # -- whole
 
 
+def test_a_part_knows_the_cgroup_of_each_process() -> None:
+    """Also of those in the machine's own namespaces, of whom the walk over all does not read it."""
+    with nslab.process() as one, one.fork() as two:
+        seen = {each.pid: each.cgroup for each in nslab.discover(one.pid).processes}
+        assert set(seen) == {one.pid, two.pid}
+        for pid, place in seen.items():
+            paths = [line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+            assert place and place in paths
+
+
 def test_a_snapshot_of_the_machine_comes_back_from_json() -> None:
     with nslab.Container("web", isolate="all"):
         snapshot = nslab.discover()

@@ -12,6 +12,7 @@ from nslab.model import KINDS, IdMap, IdRange, Mount, NamespaceId
 from nslab.model.difference import Change, Difference
 from nslab.model.packets import Hop, Packet, Walk
 from nslab.model.snapshot import (
+    CgroupContent,
     Holder,
     MountContent,
     SeenNamespace,
@@ -65,7 +66,9 @@ def snapshot(containers: int = 1, name: str = "web") -> Snapshot:
             )
         kinds = MACHINE | mine | ({"net": net} if number == 0 else {})
         processes.append(
-            SeenProcess(pid, 2, "nslab-init", "S", pid, 0, ("nslab-init", name), "", False, False, kinds, (pid, 1), "", title)
+            SeenProcess(
+                pid, 2, "nslab-init", "S", pid, 0, ("nslab-init", name), "", False, False, kinds, (pid, 1), f"/{name}", title
+            )
         )
     if containers:
         namespaces.append(
@@ -171,6 +174,38 @@ def test_mounts_show_propagation_between_namespaces() -> None:
     assert "ext4, shared 7" in shown(picture)
     assert "overlay, slave of 7" in shown(picture)
     assert [line for line in picture.dot.splitlines() if "m0_0 -> m1_0" in line], "from the master to its slave"
+
+
+def test_cgroups_are_a_tree_with_the_root_of_each_namespace() -> None:
+    """Also where the reader sees some of it only from below ("/.."); of whom it is not known where he is is not shown."""
+    two = snapshot(2)
+    root = SeenNamespace(
+        "cgroup", NamespaceId(4, 77), 0, "", MACHINE["user"], 0, None, (), 0, (), "", CgroupContent({"": "/a"})
+    )
+    places = ["", "/../x", "/a/b", "/a/c", "/a/c"]
+    processes = tuple(replace(each, cgroup=place) for each, place in zip(two.processes, places, strict=True))
+    picture = nslab.draw(replace(two, processes=processes, namespaces=(*two.namespaces, root)), view="cgroups")
+    assert [row[0] for row in picture.rows[1:]] == ["/", "├─ ..", "│  └─ x", "└─ a", "   ├─ b", "   └─ c"]
+    assert [row[1] for row in picture.rows[1:]] == [
+        "",
+        "",
+        "bash 2",
+        "",
+        "container web 1000",
+        "container web1 1001, container log 900",
+    ]
+    assert [row[0] for row in picture.rows if row[2] == "cgroup:[77]"] == ["└─ a"]
+    assert "cgroup 77" in shown(picture)
+
+
+def test_many_cgroups_are_folded() -> None:
+    many = snapshot(100)
+    places = {each.pid: f"/pod{each.pid}" for each in many.processes}
+    machine = replace(many, processes=tuple(replace(each, cgroup=places[each.pid]) for each in many.processes))
+    picture = nslab.draw(machine, view="cgroups")
+    assert len(picture.rows) == 105
+    assert "├─ 101 more" in shown(picture)
+    assert "most=None" in picture.about
 
 
 def test_anatomy_tells_its_own_from_the_machine_s() -> None:

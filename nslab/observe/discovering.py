@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nslab import procfs
@@ -40,7 +41,18 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
     if contents:
         found.look(part.by_id)
         part = scoped(found.snapshot(), of)
-    return part
+    return replace(part, processes=tuple(map(_placed, part.processes)))
+
+
+def _placed(process: SeenProcess) -> SeenProcess:
+    """With its cgroup: the walk, which has no time to lose, reads that only of those in other namespaces than the reader."""
+    if process.cgroup or process.kernel:
+        return process
+    try:
+        places = procfs.cgroups(process.pid)
+    except OSError:  # it has ended
+        return process
+    return replace(process, cgroup=places.get((), next(iter(places.values()), "")))
 
 
 class Discovery:

@@ -12,6 +12,7 @@ from nslab.model.difference import Difference
 from nslab.model.packets import Walk
 from nslab.model.snapshot import Snapshot
 from nslab.render.anatomy import anatomy
+from nslab.render.cgroups import cgroups
 from nslab.render.changes import changes
 from nslab.render.folding import MOST, UNFOLD
 from nslab.render.mounts import mounts
@@ -29,7 +30,7 @@ from nslab.trace import Trace
 # Of a snapshot; the first is what is drawn when nothing else is asked for.
 VIEWS: Mapping[str, Callable[..., Picture]] = {
     "owners": owners, "sharing": sharing, "processes": processes, "pids": pids, "ids": ids, "mounts": mounts,
-    "anatomy": anatomy,
+    "cgroups": cgroups, "anatomy": anatomy,
 }  # fmt: skip
 # Of what has one picture only.
 _OF: Mapping[type, Callable[..., Picture]] = {Difference: changes, Trace: sequence, Walk: walk}
@@ -39,8 +40,8 @@ def draw(*things: Any, view: str = "", of: str | int = "", title: str = "", most
     """A picture of containers and processes (which namespaces they are in), of a Snapshot, a Difference, a Trace or a Walk.
 
     ``view`` chooses one of a snapshot: owners (the tree of user namespaces with what each owns), sharing (who shares what with
-    whom), processes, pids, ids, mounts, or anatomy (one container). ``of`` limits the picture to a container ("web") or, as a
-    number, to a process. Past ``most`` nodes what is alike is folded; None draws each.
+    whom), processes, pids, ids, mounts, cgroups, or anatomy (one container). ``of`` limits the picture to a container ("web")
+    or, as a number, to a process. Past ``most`` nodes what is alike is folded; None draws each.
     """
     picture = _picture(things, view, of, title, most)
     if UNFOLD not in picture.dot:
