@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 import nslab
 from nslab import Topology
@@ -85,5 +86,7 @@ def test_tables_of_a_node_say_what_ip_says() -> None:
         }
         assert "fd00" in str(tables["links"])
         assert "<th" in tables["counters"]._repr_mimebundle_()["text/html"]
+        shown, _ = DisplayFormatter().format(tables["counters"])  # which has a way of its own to write lists
+        assert shown["text/plain"] == str(tables["counters"])
         assert json.loads(tables["counters"].to_json())[1]["counters"]["rx_packets"] > 0
     assert next(row[2] for row in tables["neighbours"].rows()[1:]).isdecimal(), "its interface is gone: the index is left"

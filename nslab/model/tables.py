@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from html import escape
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -43,3 +43,7 @@ class Table(list[T]):
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return table(self.rows())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """IPython has a way of its own to write lists, which would come before the text above."""
+        printer.text(str(self))
