@@ -399,9 +399,6 @@ def test_an_attached_lab_has_the_face_of_ones_own(tmp_path) -> None:
             assert lab.fabric
             assert lab.interfaces["s", "s-1"].state.master == lab.fabric.interface("s").index
             assert "shop" in repr(lab)
-            with pytest.raises(nslab.Refused, match="changed only by"):
-                lab.topology.host("late")
-            assert "late" not in lab.topology
             assert "10.9.0.2/24" in lab.draw().text
         assert sleeper.wait(2) == -signal.SIGKILL, "what was started from here ends with the attachment"
         with pytest.raises(nslab.DeadNamespace):
@@ -410,6 +407,66 @@ def test_an_attached_lab_has_the_face_of_ones_own(tmp_path) -> None:
         nslab.attach("shop").destroy()
         with pytest.raises(nslab.SpecError, match="no lab 'shop' of this user"):
             nslab.attach("shop")
+
+
+@PING
+def test_an_attached_lab_is_changed_by_its_holder(tmp_path) -> None:
+    """Nodes and links come, change and go; what is there afterwards is read by others: a client of its own, and the command."""
+    with up(tmp_path), nslab.attach("shop") as lab, nslab.attach("shop") as other:
+        topology, till, store = lab.topology, lab["till"], lab["store"]
+        space, before = till.network, len(lab.trace)
+        late = topology.host("late")
+        wire = topology.link(late, store, subnet="10.8.0.0/24", rate="10mbit")
+        assert till.network is space, "what stays is as it was"
+        assert any(step.call == "RTM_NEWLINK" for step in lab.trace[before:])
+        assert "ttl=64" in late.run("ping -c1 10.8.0.2").check().stdout
+        assert "ttl=64" in store.run("ping -c1 late").check().stdout, "names too"
+        assert cli("exec", "late", "hostname").stdout == "late\n"
+        assert "rate 10Mbit" in late.run("tc qdisc show dev eth0").stdout
+        wire.unshape()
+        assert "tbf" not in late.run("tc qdisc show dev eth0").stdout
+        wire.down()
+        assert late.run("ping -c1 -W0.05 10.8.0.2").returncode != 0
+        wire.up()
+        assert "ttl=64" in late.run("ping -c1 10.8.0.2").check().stdout
+        sleepers = [each.popen("exec sleep 1000") for each in (late, till)]
+        other.refresh()
+        left = other["late"].popen("exec sleep 1000")
+        lab.topology.remove(late)
+        assert sleepers[0].wait(2) == left.wait(2) == -signal.SIGKILL, "whoever started it there"
+        assert link("net", sleepers[1].pid) == str(till.network.namespace)
+        assert cli("exec", "late", "hostname").returncode != 0
+        with nslab.attach("shop") as again:
+            assert again.layout == lab.layout == topology.resolve()
+
+        with pytest.raises(nslab.NslabError, match=r"refresh\(\)"):
+            other.topology.host("mine")
+        assert "mine" not in other.topology
+        other.refresh()
+        other.topology.host("mine")
+        with nslab.attach("shop") as again:
+            assert "mine" in again.topology
+
+
+def test_an_attached_lab_becomes_another(tmp_path) -> None:
+    with up(tmp_path) as about, nslab.attach("shop") as lab:
+        wanted = Topology.star(3)
+        assert lab.apply(wanted)
+        assert not lab.apply(wanted), "it is that already"
+        assert lab.last.requests == 0
+        assert lab.ping_all(timeout=5).lost == []
+        assert {node.name for node in lab.topology} == {node.name for node in wanted}
+        lab.topology.link("h1", "h2", subnet="10.9.0.0/24")
+        with pytest.raises(nslab.SpecError, match="overlap"):
+            lab.topology.link("h1", "h3", subnet="10.9.0.128/25")
+        with pytest.raises(nslab.NslabError):
+            lab.topology.host("there", rootfs=str(tmp_path / "nothing"))
+        with nslab.attach("shop") as again:
+            assert "there" not in again.topology
+        os.kill(about["pid"], signal.SIGKILL)
+        with pytest.raises(nslab.DeadNamespace):
+            lab.topology.host("late")
+        assert not lab.running
 
 
 def test_an_attached_lab_is_looked_at_as_ones_own(tmp_path) -> None:

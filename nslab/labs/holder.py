@@ -1,4 +1,4 @@
-"""The holder: the process that deploys a lab in the background, holds it, and hands out its descriptors.
+"""The holder: the process that deploys a lab in the background, holds it, changes it, and hands out its descriptors.
 
 It ends, and the lab with it, when it is asked to, at SIGTERM, when its spawner dies, and when whoever brought it up is gone
 before the lab is up. If it is killed, its watchdog ends what is below it, and the next command removes its socket.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import select
 import signal
 import socket
@@ -26,6 +27,7 @@ from nslab.spawner import Descriptor
 from nslab.syscalls import guard
 from nslab.topology import Topology, files
 from nslab.topology.lab import Lab
+from nslab.trace import record
 
 MODULE = __name__
 EVERY = 0.1  # seconds between two words about how much is done
@@ -48,9 +50,12 @@ class Holder:
         self._listening = listening
         self._poller = select.poll()
         self._clients: dict[int, socket.socket] = {}
+        self._jobs: queue.SimpleQueue[tuple[socket.socket, Any]] = queue.SimpleQueue()  # what is asked of the lab itself
+        self._woken = Descriptor(os.eventfd(0, os.EFD_CLOEXEC))
+        self._version = 0  # how often the lab was changed
 
     def run(self) -> NoReturn:
-        """Deploy, say so, and wait for an end."""
+        """Deploy, say so, do what is asked of the lab, one thing after the other, and wait for an end."""
         signal.signal(signal.SIGTERM, _end)
         threading.Thread(target=self._serve, daemon=True).start()
         with (
@@ -60,9 +65,14 @@ class Holder:
             self.lab = lab
             messages.send(self._report, {"up": self._about()})
             os.dup2(0, 2)  # from here on nobody reads what goes wrong
+            poller = select.poll()
+            for each in (watchdog, self._woken):
+                poller.register(each, select.POLLIN)
             try:
-                while not watchdog.readable(3600):
-                    continue
+                while all(fd != watchdog.fileno() for fd, _ in poller.poll()):
+                    os.eventfd_read(self._woken.fileno())
+                    while not self._jobs.empty():
+                        self._do(lab, *self._jobs.get())
             finally:
                 end_members({network.namespace.id for network in lab.networks.values()})
         raise _End
@@ -73,6 +83,44 @@ class Holder:
             self._next_word = now + EVERY
             with contextlib.suppress(OSError):  # who brought it up does not listen
                 messages.send(self._report, {"done": done})
+
+    # -- what is asked of the lab ---------------------------------------------------------------------------------------
+
+    def _do(self, lab: Lab, sock: socket.socket, asked: Any) -> None:
+        """Do it and answer; a client that is gone, or sent what is none, is for the other thread to see."""
+        with contextlib.suppress(OSError):
+            try:
+                messages.send(sock, *self._done(lab, asked))
+            except NslabError as error:
+                messages.send(sock, {"refused": str(error)})
+            except (ValueError, LookupError, TypeError, AttributeError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _done(self, lab: Lab, asked: Any) -> tuple[dict[str, Any], list[int]]:
+        if asked["ask"] == "lab":
+            return self._lab_in_full(lab), []
+        if asked["version"] != self._version:
+            raise NslabError(
+                f"the lab {self.topology.name!r} was changed by somebody else meanwhile.\n"
+                "  what to do: lab.refresh() shows what it is now; then change that."
+            )
+        if asked["ask"] == "apply":
+            return self._apply(lab, asked), []
+        first = int(asked["first"])
+        return {}, [each.fileno() for each in _held(lab)[first : first + messages.AT_ONCE]]
+
+    def _apply(self, lab: Lab, asked: Any) -> dict[str, Any]:
+        """Change the lab to another topology; what ran in nodes that go, whoever started it there, ends."""
+        wanted = files.construct(Topology, asked["topology"])
+        before, steps = {each.id for each in _held(lab)}, len(lab.trace)
+        with record() as trace:
+            changes = self.topology.apply(wanted)
+        self._version += bool(changes)
+        end_members(before - {each.id for each in _held(lab)})
+        return {
+            "version": self._version, "done": changes.done, "requests": changes.requests,
+            "steps": lab.trace[steps:], "script": trace.shell(),
+        }  # fmt: skip
 
     # -- clients, in a thread of their own: no answer takes long, and none waits for a client ----------------------------
 
@@ -107,8 +155,11 @@ class Holder:
             asked, fds = messages.receive(sock)
             for fd in fds:
                 fd.close()
-            answer, numbers = self._reply(asked)
-            messages.send(sock, answer, numbers)
+            if asked["ask"] in ("lab", "descriptors", "apply") and self.lab:
+                self._jobs.put((sock, asked))
+                os.eventfd_write(self._woken.fileno(), 1)
+            else:
+                messages.send(sock, self._reply(asked))
         except NslabError as error:
             with contextlib.suppress(OSError):
                 messages.send(sock, {"refused": str(error)})
@@ -117,21 +168,15 @@ class Holder:
             del self._clients[sock.fileno()]
             sock.close()
 
-    def _reply(self, asked: Any) -> tuple[dict[str, Any], list[int]]:
-        what = asked["ask"]
-        if what == "end":
+    def _reply(self, asked: Any) -> dict[str, Any]:
+        if asked["ask"] == "end":
             os.kill(os.getpid(), signal.SIGTERM)
-            return {"ending": True}, []
-        if what == "about":
-            return self._about(), []
+            return {"ending": True}
+        if asked["ask"] == "about":
+            return self._about()
         if self.lab is None:
             raise NslabError(f"the lab {self.topology.name!r} is being deployed; try again in a moment.")
-        if what == "lab":
-            return self._lab_in_full(self.lab), []
-        if what == "descriptors":
-            first = int(asked["first"])
-            return {}, [each.fileno() for each in _held(self.lab)[first : first + messages.AT_ONCE]]
-        raise ValueError(what)
+        raise ValueError(asked["ask"])
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -141,12 +186,12 @@ class Holder:
         }  # fmt: skip
 
     def _lab_in_full(self, lab: Lab) -> dict[str, Any]:
-        """What a client needs to use it, besides the descriptors."""
+        """What a client needs to use and to change it, besides the descriptors."""
         interfaces = [[node, name, each.index] for (node, name), each in lab.interfaces.items()]
         return {
             "topology": files.describe(self.topology), "nodes": list(lab.networks), "fabric": lab.fabric is not None,
             "interfaces": interfaces, "bridges": {name: each.index for name, each in lab.bridges.items()},
-            "descriptors": len(_held(lab)),
+            "descriptors": len(_held(lab)), "version": self._version,
         }  # fmt: skip
 
 
