@@ -20,6 +20,7 @@ from nslab.ops import InCgroup
 from nslab.spawner import channel
 from nslab.topology import internet
 from tests.crash.oracle import Recorded, descendants, name
+from tests.helpers import in_python
 
 pytestmark = pytest.mark.requires("userns")
 
@@ -248,3 +249,41 @@ def test_a_cgroup_that_goes_while_it_is_frozen_is_a_dead_namespace(tmp_path):
     with pytest.raises(nslab.DeadNamespace, match="has ended"):
         Frozen(spawner, nowhere, 0, lambda: [os.getpid()], False)
     assert orders == [True, False]
+
+
+# A spawner that may have few descriptors, and a notebook with as many as it likes.
+FEW = """
+import functools, resource, subprocess, sys
+real = subprocess.Popen
+subprocess.Popen = functools.partial(real, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (MANY, MANY)))
+import nslab
+kept = nslab.Container("kept", isolate="uts", hostname="kept")
+subprocess.Popen = real
+"""
+FULL = """
+made = []
+try:
+    while len(made) < MANY:
+        made.append(nslab.Container(isolate="uts"))
+except nslab.NslabError as error:
+    print("descriptors" in str(error), "ulimit -Hn" in str(error), len(made) > 10)
+print(kept.alive and all(each.alive for each in made))
+while made:
+    made.pop().close()
+print(kept.run("hostname").stdout, end="")
+"""
+ORPHANS = """
+fork = "import os, signal\\nfor _ in range(2 * MANY): os.fork() or signal.pause()"
+with nslab.Container(isolate="uts") as crowd:
+    print(crowd.run([sys.executable, "-c", fork]).returncode, len(crowd.processes()) > 2 * MANY)
+print(kept.run("hostname").stdout, end="")
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "lines"), [(FULL, ["True True True", "True", "kept"]), (ORPHANS, ["0 True", "kept"])], ids=["full", "orphans"]
+)
+def test_a_spawner_with_few_descriptors_lives_on(script: str, lines: list[str]) -> None:
+    """What does not fit is refused; a crowd of orphans is larger than the table, and is ended all the same."""
+    done = in_python((FEW + script).replace("MANY", "120"))
+    assert done.stdout.splitlines() == lines, done.stderr

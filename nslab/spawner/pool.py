@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nslab import syscalls
-from nslab.errors import NslabError, SyscallError
+from nslab.errors import NslabError
 from nslab.spawner import channel
 from nslab.spawner.standby import Standby
 from nslab.syscalls import guard
@@ -39,10 +39,10 @@ class Pool:
         return [*self._lending, *self.making, *(standby.pid for standby in self._idle)]
 
     def replenish(self) -> None:
-        """Have one more, unless there may be no more processes: then the next request is told so."""
+        """Have one more, unless there may be no more processes or descriptors: then the next request is told so."""
         try:
             self._idle.insert(sum(standby.fresh for standby in self._idle), self._new())
-        except SyscallError:
+        except OSError:
             self._wanted = 0
 
     def _new(self) -> Standby:

@@ -6,9 +6,12 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Container
 
 from nslab import procfs
+
+_WATCHED, _LOOK_AGAIN = 32, 5  # processes at once; ms between two looks at the others
 
 
 class Reaper:
@@ -59,21 +62,29 @@ def _buried(pids: list[int]) -> bool:
     """Reap those that have ended, waiting up to a second for the first; False when none has.
 
     Whichever is first, not one after the other: a PID 1 ends only when every process of its namespace has been reaped,
-    and those that entered it are our children, not its own.
+    and those that entered it are our children, not its own. A few are watched, for there may be no more descriptors.
     """
+    deadline = time.monotonic() + 1
     poller = select.poll()
-    held: dict[int, int] = {}
+    held: list[int] = []
     try:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                fd = os.pidfd_open(pid)
-                held[fd] = pid
-                poller.register(fd, select.POLLIN)
-        ended = poller.poll(1000) if held else []
-        for fd, _ in ended:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(held[fd], os.WNOHANG)
-        return bool(ended) or not held
+        for pid in pids[:_WATCHED]:
+            with contextlib.suppress(OSError):
+                held.append(os.pidfd_open(pid))
+                poller.register(held[-1], select.POLLIN)
+        while not any([_is_buried(pid) for pid in pids]):  # all of them, not only up to the first
+            left = (deadline - time.monotonic()) * 1000
+            if left <= 0:
+                return False
+            poller.poll(left if len(held) == len(pids) else min(left, _LOOK_AGAIN))
+        return True
     finally:
         for fd in held:
             os.close(fd)
+
+
+def _is_buried(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True

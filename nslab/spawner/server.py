@@ -36,6 +36,7 @@ from nslab.syscalls import guard
 if TYPE_CHECKING:
     from nslab.spawner.cgroups import Groups
 
+RESERVE = 64  # descriptors that no request gets: what ends needs some, and who takes none is not told of it
 PATIENCE = 5  # ms that a request may wait for the news that its process was made
 
 
@@ -63,6 +64,7 @@ class Server:
         self.reaper = Reaper()
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.files[1], self.files[1]))
+        self.room = self.files[1] - min(RESERVE, self.files[1] // 4)
         self.signals = syscalls.signalfd(child.SIGNALS)
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
 
@@ -96,12 +98,25 @@ class Server:
                     data, fds = channel.take(self.control)
                 except EOFError:
                     break
-                if data[0] & ALONE:
+                if max(fds) >= self.room:  # each has the lowest number that is free
+                    self.refuse(fds)
+                elif data[0] & ALONE:
                     self.hand_over(data, fds)
                 else:
                     message, fds = channel.decoded(data, fds)
                     self.handle(message, dict(zip(message.fds, fds, strict=True)))
         self.end()
+
+    def refuse(self, fds: list[int]) -> None:
+        """Turn a request down, some descriptors of which may be missing, since the table is full; the first one is there."""
+        error = NslabError(
+            f"the spawner may have {self.files[1]} descriptors, and each container and command takes some of them.\n"
+            "  what to do: close what is not needed any more, or raise the limit before Jupyter starts (ulimit -Hn)."
+        )
+        tell(fds[0], [], "failed", portable(error))
+        tell(fds[0], [], "gone", 0)
+        for fd in fds:
+            os.close(fd)
 
     # -- by a standby: what needs nothing of the spawner ----------------------------------------------------------------
 
