@@ -83,6 +83,29 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert in_python(code).stdout.splitlines() == [f"True {errno} {status}"] * 3 + ["9"]
 
 
+def test_a_life_that_fails_executes_nothing_of_an_earlier_one() -> None:
+    done = in_python(
+        """
+import os
+from nslab import syscalls
+from nslab.syscalls.in_place import Chain, Lender
+syscalls.allow()
+lender, chain, seen = Lender(children=True), Chain(), []
+def executes(pid):
+    seen.append(pid)
+    chain.execute(os.open("/bin/true", os.O_RDONLY), ["true"], {})
+    return 5
+def fails(pid):
+    seen.append(pid)
+    raise LookupError("of a life")
+print([lender.clone(0, life, chain) == seen[-1] for life in (fails, executes, fails)])
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in seen])
+"""
+    )
+    assert done.stdout.splitlines() == ["[False, True, False]", "[1, 0, 1]"], done.stderr
+    assert done.stderr.count("LookupError: of a life") == 2
+
+
 def test_a_command_that_goes_on_keeps_the_memory() -> None:
     settled()
     with nslab.Container(isolate=KINDS) as web, nslab.record() as trace:
@@ -108,6 +131,36 @@ def test_lent_memory_is_out_of_reach_from_inside() -> None:
     """Whoever may trace init could else write into a process outside. It holds for 20 ms: on a busy machine not each time."""
     looks = [nslab.run(["cat", "/proc/1/maps"], isolate=KINDS) for _ in range(20)]
     assert any("Permission denied" in look.stderr for look in looks), looks[0]
+
+
+def test_lent_memory_is_out_of_reach_before_anything_is_entered() -> None:
+    """From inside a user namespace that it joined it could be traced; it may be again when the memory is its own."""
+    done = in_python(
+        """
+import os, resource
+from nslab import ops, syscalls
+from nslab.spawner import channel, child
+from nslab.spawner.messages import Start
+from nslab.spawner.report import Report
+from nslab.syscalls import guard
+syscalls.allow()
+class Enters(ops.Op):
+    enters = True
+    def perform(self, context):
+        print("dumpable", guard.libc.prctl(3, 0, 0, 0, 0))
+        context.own_memory()
+        print("dumpable", guard.libc.prctl(3, 0, 0, 0, 0))
+lender = os.fork() or os._exit(0)
+mine, theirs = channel.pair()
+ended, let_go = os.pipe()
+context = ops.Context({}, {}, let_go=let_go, predecessor=os.pidfd_open(lender))
+request = Start((Enters(),), None, (), "nslab-test")
+files = resource.getrlimit(resource.RLIMIT_NOFILE)
+status = child.spend(request, request.ops, context, Report(theirs.fileno()), syscalls.signalfd(child.SIGNALS), files)
+print("status", status)
+"""
+    )
+    assert done.stdout.splitlines() == ["dumpable 0", "dumpable 1", "status 0"], done.stderr
 
 
 def test_a_process_that_keeps_the_memory_can_be_looked_at() -> None:

@@ -57,6 +57,7 @@ class Context:
             for fd in (self.let_go, self.predecessor):
                 os.close(fd)
             self.let_go = -1
+            guard.set_dumpable(True)  # which it was not, where others could have reached into that of the other
 
     def _namespace(self, kind: str) -> NamespaceId:
         if self.proc < 0:

@@ -101,16 +101,19 @@ def spend(
         worker = _worker(request.work, context)
         if first:
             first()
+        enters = any(op.enters for op in request.ops)
+        if enters and context.let_go >= 0:
+            guard.set_dumpable(False)  # the memory is also that of one outside: none from inside may reach into it
         for index, op in enumerate(ops):
             if request.stepwise:
                 report.send("wait", (index, report.pid))
                 report.wait()
             op.execute(context)
         work = request.work
-        if any(op.enters for op in request.ops) and (not isinstance(work, Call) or work.foreign):
+        if enters and (not isinstance(work, Call) or work.foreign):
             load_no_more()
         if context.let_go >= 0:
-            guard.set_dumpable(False)  # the memory is also that of one outside: none from inside may reach into it
+            guard.set_dumpable(False)  # from here on there may be others inside
         main = _start(request.work, context, report, worker)
         if request.bare and (programs or request.bare == "hidden"):
             from nslab.spawner.minimal import become  # the spawner has loaded it
@@ -143,7 +146,6 @@ def _supervise(request: Start, report: Report, main: int, signals: int, context:
         events = waiting.poll(patience)
         if not events:
             context.own_memory()
-            guard.set_dumpable(True)
             patience = None
         for fd, _ in events:
             if fd != signals:

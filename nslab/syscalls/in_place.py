@@ -105,6 +105,7 @@ class Chain:
         self._errno.value = 0
         self._make(self._note, self._exit, "memcpy", ctypes.addressof(self._errno), self._its_errno, 4)
         self._make(self._exit, 0, "_exit", 127)
+        self._make(self._end, 0, "_exit", 1)  # unless the life comes to its end, and says how
         self._make(self._life, self._end, _address(life), 0, stack=(stack, _STACK - self._ROOM))
         return self._functions["setcontext"], self._life
 
