@@ -13,6 +13,7 @@ import pytest
 
 import nslab
 from nslab.ops import seccomp
+from nslab.spawner import minimal
 from tests.helpers import ROOT, eventually, has_ended, link, pidfd_of
 
 STATUS = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; cat /proc/self/uid_map"
@@ -205,6 +206,38 @@ def test_step_by_step() -> None:
 def test_what_an_older_kernel_does_not_know_is_refused_without_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(nslab.Unavailable, match="riscv64"):
         seccomp.program("riscv64")
+
+
+# -- the programs in memory -----------------------------------------------------------------------------------------------
+
+CALLS = {  # by name: the numbers on x86-64, on aarch64
+    "prctl": (157, 167), "write": (1, 64), "close": (3, 57), "rt_sigtimedwait": (128, 137), "shmctl": (31, 195),
+    "msgctl": (71, 187), "semctl": (66, 191), "exit_group": (231, 94), "setns": (308, 268), "fcntl": (72, 25),
+    "execve": (59, 221),
+}  # fmt: skip
+PROGRAMS = {
+    "init": "prctl write close rt_sigtimedwait shmctl msgctl semctl exit_group",
+    "joiner": "setns write fcntl fcntl execve write exit_group",
+    "launcher": "execve write exit_group",
+}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
+def test_a_minimal_program_makes_these_calls(name: str, machine: str, column: int) -> None:
+    """Read out of its instructions: mov eax, NUMBER; syscall, or mov x8, NUMBER; svc, after which it is still there."""
+    names = {numbers[column]: call for call, numbers in CALLS.items()}
+    code, found, number = minimal.program(name, machine)[120:], [], -1
+    if machine == "x86_64":
+        found = [int.from_bytes(code[at - 4 : at], "little") for at in range(5, len(code)) if code[at : at + 2] == b"\x0f\x05"]
+    else:
+        for (word,) in struct.iter_unpack("<I", code[: len(code) // 4 * 4]):
+            if word & 0xFFE0001F == 0xD2800008:
+                number = word >> 5 & 0xFFFF
+            elif word == 0xD4000001:
+                found.append(number)
+    assert [names[number] for number in found] == PROGRAMS[name].split()
 
 
 # -- the filter, by an interpreter of the few instructions that it has ----------------------------------------------------

@@ -64,19 +64,20 @@ def _by_joiner(path: str, work: Execute, env: Mapping[Any, Any], streams: tuple[
     lender, chain = context.lend
     join, start = context.clock, time.time()
     heard, told = os.pipe2(os.O_CLOEXEC)
+    above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (*streams, context.fds[join.fd], told)]
 
     def begin(_: int) -> int:
         guard.default_signals(DEFAULTS)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()
-        above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (*streams, context.fds[join.fd], told)]
         for number, fd in enumerate(above):
             os.dup2(fd, number)
         chain.execute(programs["joiner"], ("nslab-run", path, *work.argv), env)
         return 127
 
     pid = lender.clone(0, begin, chain)
-    os.close(told)
+    for fd in (told, *above):
+        os.close(fd)
     with os.fdopen(heard, "rb") as pipe:
         results = [int(result[0]) for result in struct.iter_unpack("q", pipe.read())]
     if not pid:

@@ -59,13 +59,14 @@ _CODE = {
     ("joiner", "x86_64"): (
         "bf03000000 be80000000 b834010000 0f05"  # setns(3, CLONE_NEWTIME)
         "50 bf04000000 4889e6 ba08000000 b801000000 0f05"  # write(4, &result, 8)
-        "bf03000000 be04000000 ba04000000 b8b4010000 0f05"  # close_range(3, 4, CLOSE_RANGE_CLOEXEC)
+        "bf03000000 be02000000 ba01000000 b848000000 0f05"  # fcntl(3, F_SETFD, FD_CLOEXEC)
+        "bf04000000 b848000000 0f05"  # and for 4
         "58 85c0 752f"  # on to the launcher, unless that failed: then to its end
     ),
     ("joiner", "aarch64"): (
         "600080d2 011080d2 882180d2 010000d4"
         "e00f1ff8 800080d2 e1030091 020180d2 080880d2 010000d4"
-        "600080d2 810080d2 820080d2 883680d2 010000d4"
+        "600080d2 410080d2 220080d2 280380d2 010000d4 800080d2 010000d4"
         "e90741f8 c90100b5"
     ),
     ("launcher", "x86_64"): (
@@ -147,5 +148,8 @@ def become(name: str, title: str, report: Report, context: Context) -> int:
         low = kept + 1
     os.closerange(low, 1 << 20)
     if context.let_go < 0 or not context.lend:
-        os.execve(programs[name], argv, {})
+        try:
+            os.execve(programs[name], argv, {})
+        except OSError as error:  # else it would name a descriptor
+            raise guard.failure("execve", (argv[0], argv), error.errno or 0) from None
     return 0
