@@ -197,6 +197,15 @@ class Socket:
                 at += header[0] + (-header[0] % 4)
 
 
+# What interfaces have in their messages of which more has to be asked: a peer elsewhere, a queue that slows down.
+MORE_TO_ASK = (b"veth\0", b"tbf\0", b"htb\0", b"netem\0")
+
+
+def inventory(sock: Socket) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """The addresses, interfaces and routes of its network: bodies of answers, as dump() gives them."""
+    return sock.dump(GETADDR, bytes(8)), sock.dump(GETLINK, bytes(16)), sock.dump(GETROUTE, bytes(12))
+
+
 def _answer(header: tuple[int, ...], data: bytes) -> Answer:
     errno = -struct.unpack_from("=i", data)[0]
     message = ""

@@ -34,18 +34,19 @@ class Located(NamedTuple):
 
 def links(socket: Socket) -> list[InterfaceState]:
     """Every interface, with its addresses, by index."""
-    return [each.state for each in located(socket)]
+    found = located(socket.dump(netlink.GETADDR, bytes(8)), socket.dump(netlink.GETLINK, ifinfomsg()))
+    return [each.state for each in found]
 
 
-def located(socket: Socket) -> list[Located]:
-    """The same, each with where its peer is, and which queue it has."""
+def located(addresses: list[bytes], links: list[bytes]) -> list[Located]:
+    """The same, each with where its peer is, and which queue it has, from what netlink.inventory() got."""
     at: dict[int, list[str]] = {}
-    for body in socket.dump(netlink.GETADDR, struct.pack("=BBBBI", AF_UNSPEC, 0, 0, 0, 0)):
+    for body in addresses:
         family, prefix, _, _, index = struct.unpack_from("=BBBBI", body)
         found = attributes(body[8:])
         if family in (AF_INET, AF_INET6):
             at.setdefault(index, []).append(f"{_text(found.get(2) or found[1])}/{prefix}")
-    return sorted((_located(body, at) for body in socket.dump(netlink.GETLINK, ifinfomsg())), key=lambda each: each.state.index)
+    return sorted((_located(body, at) for body in links), key=lambda each: each.state.index)
 
 
 def interfaces(states: list[InterfaceState]) -> Table[InterfaceState]:
@@ -134,8 +135,19 @@ def number_of(socket: Socket, other: int) -> int:
 
 def routes(socket: Socket) -> Table[Route]:
     """Those of the main table."""
+
+    def row(each: Route) -> tuple[str, ...]:
+        metric = str(each.metric) if each.metric else ""
+        return (each.to, str(each.version), each.via, _name(socket, each.index), each.source, metric, each.kind)
+
+    found = routed(socket.dump(netlink.GETROUTE, bytes(12)))
+    return Table(found, ("to", "IP", "via", "interface", "source", "metric", "kind"), row)
+
+
+def routed(bodies: list[bytes]) -> list[Route]:
+    """The same from what netlink.inventory() got."""
     found = []
-    for body in socket.dump(netlink.GETROUTE, struct.pack("=BBBBBBBBI", AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)):
+    for body in bodies:
         family, prefix, _, _, table, _, _, kind, flags = struct.unpack_from("=BBBBBBBBI", body)
         if table != _MAIN or family not in (AF_INET, AF_INET6) or flags & 0x200:  # a copy for one destination
             continue
@@ -152,12 +164,7 @@ def routes(socket: Socket) -> Table[Route]:
                 kind=_ROUTE_KINDS.get(kind, str(kind)),
             )
         )
-
-    def row(each: Route) -> tuple[str, ...]:
-        metric = str(each.metric) if each.metric else ""
-        return (each.to, str(each.version), each.via, _name(socket, each.index), each.source, metric, each.kind)
-
-    return Table(found, ("to", "IP", "via", "interface", "source", "metric", "kind"), row)
+    return found
 
 
 def neighbours(socket: Socket) -> Table[Neighbour]:

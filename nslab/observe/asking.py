@@ -15,8 +15,10 @@ from nslab.model import KINDS, NamespaceId
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
-@dataclass
+
+@dataclass(slots=True)
 class Answers:
     """What it said; ``path`` is one by which the namespace can be opened, "" when it was found through another one only."""
 
@@ -43,8 +45,8 @@ class Asker:
             return True
         for path in paths:
             try:
-                with Descriptor(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as opened:
-                    if _id(opened) == identity:
+                with Descriptor(os.open(path, _OPEN)) as opened:
+                    if identity_behind(opened) == identity:
                         self._ask(kind, identity, path, opened)
                         return True
             except OSError as error:
@@ -66,7 +68,7 @@ class Asker:
         get = nsfs.ns_get_userns if question == nsfs.NS_GET_USERNS else nsfs.ns_get_parent
         try:
             with Descriptor(get(opened.fileno())) as other:
-                identity = _id(other)
+                identity = identity_behind(other)
                 if identity not in self.found:
                     self._ask(kind, identity, "", other)
                 return identity
@@ -86,7 +88,8 @@ class Asker:
         return 0
 
 
-def _id(opened: Descriptor) -> NamespaceId:
+def identity_behind(opened: Descriptor) -> NamespaceId:
+    """The id of a namespace that is open."""
     info = os.fstat(opened.fileno())
     return NamespaceId(info.st_dev, info.st_ino)
 

@@ -26,6 +26,7 @@ from nslab.model.snapshot import (
 from nslab.netlink import Socket
 from nslab.network import listing
 from nslab.network.listing import Located
+from nslab.ops.visits import Inside
 from nslab.spawner import Descriptor
 
 _SLOW = ("tbf", "htb", "netem")
@@ -72,14 +73,14 @@ def _paths(text: str) -> Iterator[tuple[str, str]]:
         yield controllers if number != "0" else "", path
 
 
-def net(sock: Socket, located: Iterable[Located], tables: Mapping[str, str], peers: Mapping[int, NamespaceId]) -> NetContent:
+def net(sock: Socket | None, located: Iterable[Located], said: Inside, peers: Mapping[int, NamespaceId]) -> NetContent:
     """``peers`` are the networks of the other ends of its veth pairs, by the index of the end here."""
     interfaces = []
     for state, _, queue in located:
-        limits = listing.limits(sock, state.index) if queue in _SLOW else (0, 0, 0.0)
+        limits = listing.limits(sock, state.index) if sock and queue in _SLOW else (0, 0, 0.0)
         interfaces.append(SeenInterface(state, peers.get(state.index), *limits))
-    listeners = dict.fromkeys(each for name, text in tables.items() for each in _listeners(name, text))
-    return NetContent(tuple(interfaces), tuple(listing.routes(sock)), tuple(listeners))
+    listeners = dict.fromkeys(each for name, text in said.sockets.items() for each in _listeners(name, text))
+    return NetContent(tuple(interfaces), tuple(listing.routed(said.routes)), tuple(listeners))
 
 
 def _listeners(table: str, text: str) -> Iterator[Listener]:
@@ -112,7 +113,7 @@ def peers(
         for state, number, _ in interfaces:
             if state.kind != "veth" or state.index in found[identity]:
                 continue
-            for other in ends.get((state.peer, state.index), ()) if number not in known else ():
+            for other in ends.get((state.peer, state.index), ()) if number not in known and identity in sockets else ():
                 if other != identity and _is_known_as(number, sockets[identity], paths[other]):
                     known[number] = other
                     break
@@ -133,10 +134,8 @@ def contents(
     paths: Mapping[NamespaceId, str], outside: Mapping[NamespaceId, str],
 ) -> dict[NamespaceId, Content]:  # fmt: skip
     """The content of each namespace of which something was read; ``outside`` are the cgroups of those asked, as seen here."""
-    located = {}
-    for identity, sock in sockets.items():
-        with contextlib.suppress(OSError):
-            located[identity] = listing.located(sock)
+    nets = {identity: said for identity, said in seen.items() if kinds[identity] == "net" and not isinstance(said, OSError)}
+    located = {identity: listing.located(said.addresses, said.links) for identity, said in nets.items()}
     others = peers(located, sockets, paths)
     found: dict[NamespaceId, Content] = {}
     for identity, said in seen.items():
@@ -156,6 +155,6 @@ def contents(
                     found[identity] = IpcContent(said)
                 case "cgroup":
                     found[identity] = cgroup(said, outside.get(identity, ""))
-                case "net" if identity in located:
-                    found[identity] = net(sockets[identity], located[identity], said, others[identity])
+                case "net":
+                    found[identity] = net(sockets.get(identity), located[identity], said, others[identity])
     return found

@@ -6,21 +6,26 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from nslab import procfs
 from nslab.model import KINDS, NamespaceId
 from nslab.model.snapshot import Content, Holder, SeenNamespace, SeenProcess, Snapshot, Unseen
+from nslab.namespaces import privilege
 from nslab.network import making
 from nslab.observe import belonging, contents, looking
 from nslab.observe.asking import Answers, Asker, identity_of, owner_uid
 from nslab.observe.scoping import scoped
-from nslab.procfs.walk import Reference, walk
+from nslab.ops.visits import Place
+from nslab.procfs import walk
+from nslab.procfs.walk import Reference
+from nslab.spawner import running_pids
 
 _INITIAL_PID = 0xEFFFFFFC  # the inode of the PID namespace that the machine was started with
 _CAP_SYS_PTRACE = 19  # who has it is shown all processes
+SHARED = 400  # processes from which on the walk is shared: it takes a visitor some milliseconds to be there
 _TRIED = 3  # ways to open a namespace that are tried before it counts as out of reach
 
 
@@ -32,16 +37,16 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
     IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing. Without it and
     ``of``, which is quicker, those who are where the reader is have a name, but no command line.
     """
-    found = Discovery(commands=contents or of is not None)
-    if of is None:
-        if contents:
-            found.look(found.asker.found)
-        return found.snapshot()
-    part = scoped(found.snapshot(), of)
-    if contents:
-        found.look(part.by_id)
+    with contextlib.closing(Discovery(commands=contents or of is not None, spawner=contents)) as found:
+        if of is None:
+            found.look() if contents else found.ask()
+            return found.snapshot()
+        found.ask()
         part = scoped(found.snapshot(), of)
-    return replace(part, processes=tuple(map(_placed, part.processes)))
+        if contents:
+            found.look(part.by_id)
+            part = scoped(found.snapshot(), of)
+        return replace(part, processes=tuple(map(_placed, part.processes)))
 
 
 def _placed(process: SeenProcess) -> SeenProcess:
@@ -56,26 +61,43 @@ def _placed(process: SeenProcess) -> SeenProcess:
 
 
 class Discovery:
-    """What is known while a Snapshot is put together."""
+    """What is known while a Snapshot is put together. With many processes a visitor shares the walk, if there may be a
+    ``spawner`` for that or there is one anyway.
+    """
 
-    def __init__(self, root: str = "/proc", *, commands: bool = True):
-        self.taken, self.root = time.time(), root
-        self.walk = walk(root, commands=commands)
+    def __init__(self, *, commands: bool = True, spawner: bool = False):
+        self.taken = time.time()
+        self._visitor: looking.Visitor | None = None
+        names = walk.names()
+        if len(names) < SHARED or len(os.sched_getaffinity(0)) < 2 or not (spawner or running_pids()):
+            self.walk = walk.walk(names, commands=commands)
+        else:
+            self.walk = looking.processes(names, commands=commands, visitor=self.visitor)
         self.processes = {each.pid: each for each in self.walk.processes}
-        self.device = os.stat(f"{root}/self/ns/user").st_dev
+        self.device = os.stat("/proc/self/ns/user").st_dev
         self.kind: dict[NamespaceId, str] = {}
         self.members: dict[NamespaceId, list[int]] = {}
         self.kinds: dict[int, Mapping[str, NamespaceId]] = {}
         self.references: dict[NamespaceId, list[Reference]] = {}
         self._sort()
-        self.machine = self.kinds[int(os.readlink(f"{root}/self"))]
+        self.machine = self.kinds[int(os.readlink("/proc/self"))]
         self.asker = Asker()
         self.unasked = 0
-        self._ask()
-        held = {key: [each.pid for each in refs if each.sort == "descriptor"] for key, refs in self.references.items()}
-        self.labels = belonging.labels(self.processes, self.kinds, self.machine, held)
+        self.labels: dict[NamespaceId, str] = {}
         self.contents: dict[NamespaceId, Content] = {}
         self.unread: list[NamespaceId] = []
+        self._told: tuple[SeenProcess, ...] = ()
+
+    @property
+    def visitor(self) -> looking.Visitor:
+        """The process that looks for us, made at the first need."""
+        if self._visitor is None:
+            self._visitor = looking.Visitor()
+        return self._visitor
+
+    def close(self) -> None:
+        if self._visitor:
+            self._visitor.close()
 
     def _sort(self) -> None:
         """The processes by the namespaces that they are in, and what else refers to each of those."""
@@ -88,40 +110,80 @@ class Discovery:
                     self.members.setdefault(identity, []).extend(pids)
             self.kinds |= dict.fromkeys(pids, kinds)
         for reference in self.walk.references:
-            identity = identity_of(reference.link, self.device)
-            self.kind[identity] = reference.link.partition(":")[0]
-            self.references.setdefault(identity, []).append(reference)
+            self._refer(reference)
 
-    def _ask(self) -> None:
+    def _ways(self, identity: NamespaceId) -> tuple[str, ...]:
+        """Paths by which it can be opened."""
+        paths = [f"/proc/{pid}/ns/{self.kind[identity]}" for pid in self.members.get(identity, ())[:_TRIED]]
+        return (*paths, *(each.path for each in self.references.get(identity, ())[:_TRIED]))
+
+    def ask(self) -> None:
+        """Ask each namespace that was found for its owner and parent, and tell whose each is."""
         for identity, kind in self.kind.items():
-            paths = [f"{self.root}/{pid}/ns/{kind}" for pid in self.members.get(identity, ())[:_TRIED]]
-            paths += [each.path for each in self.references.get(identity, ())[:_TRIED]]
-            if not self.asker.ask(kind, identity, paths):
+            if not self.asker.ask(kind, identity, self._ways(identity)):
                 self.unasked += 1
+        held = {key: [each.pid for each in refs if each.sort == "descriptor"] for key, refs in self.references.items()}
+        self.labels = belonging.labels(self.processes, self.kinds, self.machine, held)
 
-    def look(self, where: Container[NamespaceId]) -> None:
-        """Read what the namespaces isolate that are in ``where``."""
-        found, networks = self.asker.found, looking.Networks()
-        chosen = [each for identity, each in found.items() if identity in where]
-        own = procfs.read("self/cgroup").decode(errors="surrogateescape")
-        seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
+    def _refer(self, reference: Reference) -> None:
+        identity = identity_of(reference.link, self.device)
+        self.kind[identity] = reference.link.partition(":")[0]
+        self.references.setdefault(identity, []).append(reference)
+
+    def look(self, where: Collection[NamespaceId] | None = None) -> None:
+        """Read what the namespaces isolate that are in ``where``; all, if it is None, and ask each meanwhile."""
+        networks = looking.Networks()
         try:
-            seen |= looking.here(self.machine, networks)
-            seen |= looking.by_members(chosen, self.members)
-            for link, said in self.walk.mounts.items():
-                if (identity := identity_of(link, self.device)) in where:
-                    seen[identity] = said
-            wanted = [each for each in chosen if each.id not in seen and each.kind != "pid"]
+            visits: list[looking.Visits] = []
+            if where is None:
+                first: dict[NamespaceId, str] = {}
+                if privilege.is_privileged():  # else who was asked tells the way in
+                    first = dict(self.kind)
+                    visits.append(self._visits(first))
+                self.ask()
+                self._seen_processes()
+                where = self.kind.keys() - first.keys()
+            visits.append(self._visits(where))
+            wanted = {each: place for some in visits for each, place in some.wanted.items()}
             making.make_room(len(wanted))
-            seen |= looking.by_visits(found, wanted, self.members, networks)
+            own = procfs.read("self/cgroup").decode(errors="surrogateescape")
+            seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
+            if self.machine["net"] not in wanted:
+                seen |= looking.here(self.machine, networks)
+            for some in visits:
+                seen |= some.read | some.seen(networks)
+            found = self.asker.found
             paths = {identity: answers.path for identity, answers in found.items()}
-            outside = {each.id: self._cgroup(each.id) or own for each in wanted if each.kind == "cgroup"}
+            outside = {each: self._cgroup(each) or own for each, place in wanted.items() if place.kind == "cgroup"}
             outside[self.machine.get("cgroup", self.machine["net"])] = own
             self.contents = contents.contents(seen, self.kind_of(), networks, paths, outside)
         finally:
             networks.close()
         gone = {identity for identity, said in seen.items() if isinstance(said, FileNotFoundError | ProcessLookupError)}
-        self.unread = [each.id for each in wanted if each.path and each.id not in self.contents and each.id not in gone]
+        missing = [each for each in wanted if each not in self.contents and each not in gone]
+        self.unread = [each for each in missing if found[each].path]
+
+    def _visits(self, where: Iterable[NamespaceId]) -> looking.Visits:
+        """Send visitors to those of which neither /proc nor the own process tells."""
+        chosen = {each: self.kind[each] for each in where if each in self.kind}
+        read = looking.by_members(chosen, self.members)
+        for link, table in self.walk.mounts.items():
+            if (identity := identity_of(link, self.device)) in chosen:
+                read[identity] = (table.pid, table.text)
+        wanted = {
+            each: Place(kind, ways, each.ino, next(iter(self.members.get(each, ())), 0))
+            for each, kind in chosen.items()
+            if each not in read and kind != "pid" and (ways := self._ways(each))
+        }
+        own = {self.machine.get(kind) for kind in ("uts", "net", "ipc", "cgroup")}
+        if wanted.keys() <= own or not privilege.is_privileged():  # else somebody goes there anyway
+            wanted = {each: place for each, place in wanted.items() if each not in own}
+        wanted = {each: place for each, place in wanted.items() if each != self.machine.get("cgroup")}  # which is read here
+        entrances = {}
+        if not privilege.is_privileged():
+            wanted = {each: place for each, place in wanted.items() if self.asker.found[each].path}
+            entrances = {each: looking.entrance(self.asker.found[each], self.asker.found) for each in wanted}
+        return looking.Visits(wanted, entrances, read, lambda: self.visitor)
 
     def kind_of(self) -> dict[NamespaceId, str]:
         return {identity: answers.kind for identity, answers in self.asker.found.items()}
@@ -137,7 +199,7 @@ class Discovery:
     def snapshot(self) -> Snapshot:
         return Snapshot(
             taken=self.taken, scope="the machine", reader=os.getpid(), machine=self.machine,
-            namespaces=tuple(self._namespaces()), processes=tuple(self._processes()), unseen=tuple(self._unseen()),
+            namespaces=tuple(self._namespaces()), processes=self._seen_processes(), unseen=tuple(self._unseen()),
             vanished=self.walk.vanished,
         )  # fmt: skip
 
@@ -179,6 +241,11 @@ class Discovery:
             yield Holder(each.sort, each.pid, each.detail)
         yield from below
 
+    def _seen_processes(self) -> tuple[SeenProcess, ...]:
+        if not self._told:
+            self._told = tuple(self._processes())
+        return self._told
+
     def _processes(self) -> Iterator[SeenProcess]:
         whose = {key: belonging.label_of(kinds, self.labels) for key, kinds in {id(k): k for k in self.kinds.values()}.items()}
         for each in self.walk.processes:
@@ -198,10 +265,10 @@ class Discovery:
             yield Unseen("namespaces", self.unasked, f"{_who()} may not open them, to ask for owner and parent")
         for kind, count in Counter(self.asker.found[each].kind for each in self.unread).items():
             yield Unseen(f"{kind} namespaces", count, f"what they isolate is not known, since {_who()} may not enter them")
-        hiding = [each for each in procfs.mountinfo("self", self.root) if each.target == self.root][-1:]  # the uppermost
+        hiding = [each for each in procfs.mountinfo("self") if each.target == "/proc"][-1:]  # the uppermost
         for option in hiding[0].super_options if hiding and not procfs.capabilities() >> _CAP_SYS_PTRACE & 1 else ():
             if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off"):
-                yield Unseen("processes", 0, f"{self.root} is mounted with {option}, and does not show those of others")
+                yield Unseen("processes", 0, f"/proc is mounted with {option}, and does not show those of others")
         if self.machine["pid"].ino != _INITIAL_PID:
             yield Unseen("processes", 0, "the PID namespace of the reader is not the machine's, and shows only what is in it")
 

@@ -1,41 +1,94 @@
-"""A look inside: what each namespace isolates.
+"""A look at processes and inside namespaces, by whom it takes.
 
-What /proc shows of a member is read there. For the rest a process of the spawner enters the namespaces, one after the other,
-and says what it sees; of a network it hands back a netlink socket. An ordinary user enters by way of the user namespaces that
-are his; each of those takes a process of its own, since there is no way back.
+What /proc shows of a member is read there. For the rest a visitor, a process of the spawner, enters the namespaces, one after
+the other, and says what it sees. An ordinary user enters by way of the user namespaces that are his; each of those takes a
+visitor of its own, since there is no way back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
 import pickle
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nslab import netlink, procfs, syscalls
-from nslab.errors import SyscallError
+from nslab import netlink, procfs, syscalls, trace
+from nslab.errors import SpawnerError, SyscallError
 from nslab.model import NO_ID, IdMap, NamespaceId
-from nslab.namespaces import privilege
 from nslab.observe.asking import Answers
 from nslab.ops import Plan
-from nslab.ops.visits import SOCKETS, Place, Visit, queues
-from nslab.spawner import ensure
+from nslab.ops.visits import MOST, ORDER, Inside, Place, Visit, in_use, queues, tell
+from nslab.procfs import walk
+from nslab.spawner import Descriptor, ensure
 
-_AT_ONCE = 250  # namespaces that one process looks into, each with a descriptor
+_AT_ONCE = 250  # namespaces that are looked into at a time, each of which may come with a descriptor
 _FD = "seen"
 
 Seen = dict[NamespaceId, Any]  # what was read; an OSError where that failed
 
 
 class Networks(dict[NamespaceId, netlink.Socket]):
-    """A netlink socket of each network that was looked into."""
+    """A netlink socket of each network of which more has to be asked."""
 
     def close(self) -> None:
         for each in self.values():
             each.close()
+
+
+class Visitor:
+    """A process of the spawner that looks for us, while we do something else."""
+
+    def __init__(self) -> None:
+        self._way, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._child = ensure().start(Plan((Visit(_FD),)), fds={_FD: theirs}, title="nslab-visitor", stay=True)
+
+    def ask(self, method: str, *given: Any, fds: Sequence[int] = ()) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            tell(self._way, (method, *given), fds)
+
+    def answer(self) -> tuple[Any, list[Descriptor]]:
+        """To the oldest question that is open, with the descriptors that come with it; SpawnerError when it has ended."""
+        data, numbers, _, _ = socket.recv_fds(self._way, MOST + 1, _AT_ONCE + 1)
+        found = [Descriptor(each) for each in numbers]
+        if data[:1] == b"m":
+            with os.fdopen(found.pop().detach(), "rb") as memory:
+                memory.seek(0)
+                data = b"v" + memory.read()
+        if not data:
+            self._child.settle()  # which says why
+            raise SpawnerError("the process that looked has ended.")
+        return pickle.loads(data[1:]), found
+
+    @property
+    def pid(self) -> int:
+        self._child.wait_for(lambda: self._child.pid or self._child.gone is not None)
+        return self._child.pid
+
+    def close(self) -> None:
+        """End it; what it did is in the traces that are open."""
+        self._way.close()
+        try:
+            if trace.is_open():
+                with contextlib.suppress(SyscallError):
+                    self._child.settle()
+        finally:
+            self._child.end()
+
+
+def processes(names: tuple[str, ...], *, commands: bool, visitor: Visitor) -> walk.Walk:
+    """The walk over all processes, which a visitor shares."""
+    pieces = walk.Pieces.of(names)
+    with Descriptor(pieces.queue):
+        visitor.ask("look", pieces.names, commands, fds=(pieces.queue,))
+        found = walk.look(pieces.taken(), commands=commands)
+    found.add(marshal.loads(visitor.answer()[0]))
+    found.finish()
+    return found
 
 
 def here(machine: Mapping[str, NamespaceId], networks: Networks) -> Seen:
@@ -45,23 +98,25 @@ def here(machine: Mapping[str, NamespaceId], networks: Networks) -> Seen:
     objects = list(procfs.system_v())
     with contextlib.suppress(OSError):  # not for an ordinary user to see
         objects += queues()
+    with Descriptor(os.open("/proc", os.O_PATH | os.O_CLOEXEC)) as proc:
+        tables = {table: _text(f"self/net/{table}") for table in in_use(proc.fileno())}
     return {
         machine["uts"]: (names.nodename, _text("sys/kernel/domainname").strip()),
-        machine["net"]: {table: _text(f"self/net/{table}") for table in SOCKETS},
+        machine["net"]: Inside(tables, *netlink.inventory(networks[machine["net"]])),
         machine["ipc"]: tuple(objects),
     }
 
 
-def by_members(found: Iterable[Answers], members: Mapping[NamespaceId, list[int]]) -> Seen:
+def by_members(kinds: Mapping[NamespaceId, str], members: Mapping[NamespaceId, list[int]]) -> Seen:
     """What /proc tells of the namespaces that somebody is in: id maps, clock offsets."""
     seen: Seen = {}
-    for each in found:
-        for pid in members.get(each.id, ())[:3]:
+    for identity, kind in kinds.items():
+        for pid in members.get(identity, ())[:3] if kind in ("user", "time") else ():
             with contextlib.suppress(OSError):  # gone, or not ours to look at
-                if each.kind == "user":
-                    seen[each.id] = tuple(_text(f"{pid}/{name}") for name in ("uid_map", "gid_map", "setgroups"))
-                elif each.kind == "time":
-                    seen[each.id] = _text(f"{pid}/timens_offsets")
+                if kind == "user":
+                    seen[identity] = tuple(_text(f"{pid}/{name}") for name in ("uid_map", "gid_map", "setgroups"))
+                else:
+                    seen[identity] = _text(f"{pid}/timens_offsets")
                 break
     return seen
 
@@ -73,25 +128,45 @@ def _text(path: str) -> str:
         return ""
 
 
-def by_visits(
-    found: Mapping[NamespaceId, Answers], wanted: Iterable[Answers], members: Mapping[NamespaceId, list[int]],
-    networks: Networks,
-) -> Seen:  # fmt: skip
-    """What processes of the spawner see inside of those that are ``wanted``."""
-    seen: Seen = {}
-    groups: dict[str, list[Answers]] = {}
-    for each in wanted:
-        if each.path:
-            groups.setdefault("" if privilege.is_privileged() else _entrance(each, found), []).append(each)
-    for user, group in groups.items():
-        for first in range(0, len(group), _AT_ONCE):
-            some = group[first : first + _AT_ONCE]
-            places = tuple(Place(each.kind, each.path, each.id.ino, next(iter(members.get(each.id, ())), 0)) for each in some)
-            for number, said, sock in _visit(places, user):
-                seen[some[number].id] = _outside(some[number].kind, said, user) if user else said
-                if sock:
-                    networks[some[number].id] = sock
-    return seen
+class Visits:
+    """Visits to all places that are ``wanted``; ``entrances`` are the paths of the user namespaces that lead there, if any.
+
+    ``visitor`` begins at once with what needs no entrance. To get to the rest others are sent, one after the other. ``read`` is
+    what is known already.
+    """
+
+    def __init__(
+        self, wanted: Mapping[NamespaceId, Place], entrances: Mapping[NamespaceId, str], read: Seen,
+        visitor: Callable[[], Visitor],
+    ):  # fmt: skip
+        self.wanted, self.read, self._visitor = wanted, read, visitor
+        groups: dict[str, list[NamespaceId]] = {}
+        for each in sorted(wanted, key=lambda each: ORDER.index(wanted[each].kind)):
+            groups.setdefault(entrances.get(each, ""), []).append(each)
+        self._parts = [
+            (user, group[at : at + _AT_ONCE]) for user, group in groups.items() for at in range(0, len(group), _AT_ONCE)
+        ]
+        for user, some in self._parts:
+            if not user:
+                self._begin(visitor(), user, some)
+
+    def _begin(self, visitor: Visitor, user: str, some: Iterable[NamespaceId]) -> None:
+        visitor.ask("enter", [self.wanted[each] for each in some], user)
+
+    def seen(self, networks: Networks) -> Seen:
+        """Wait for what they say."""
+        found: Seen = {}
+        for user, some in self._parts:
+            with contextlib.ExitStack() as stack, contextlib.suppress(SyscallError):  # the way in is gone, or not ours
+                visitor = stack.enter_context(contextlib.closing(Visitor())) if user else self._visitor()
+                if user:
+                    self._begin(visitor, user, some)
+                (said, numbers), sockets = visitor.answer()
+                for number, each in said.items():
+                    found[some[number]] = _outside(self.wanted[some[number]].kind, each, user) if user else each
+                for number, opened in zip(numbers, sockets, strict=True):
+                    networks[some[number]] = netlink.Socket(socket.socket(fileno=opened.detach()))
+        return found
 
 
 def _outside(kind: str, said: Any, user: str) -> Any:
@@ -116,32 +191,9 @@ def _translated(text: str, ids: IdMap) -> str:
     return "\n".join(f"{inside} {_through(ids, outside)} {count}" for inside, outside, count in rows)
 
 
-def _entrance(wanted: Answers, found: Mapping[NamespaceId, Answers]) -> str:
+def entrance(wanted: Answers, found: Mapping[NamespaceId, Answers]) -> str:
     """The path of the user namespace through which an ordinary user comes to it: the highest but his own; "" for none."""
     path, user = "", found.get(wanted.owner) if wanted.owner else None
     while user and user.parent:
         path, user = user.path, found.get(user.parent)
     return path
-
-
-def _visit(places: tuple[Place, ...], user: str) -> Iterator[tuple[int, Any, netlink.Socket | None]]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            child = ensure().start(Plan((Visit(places, _FD, user),)), fds={_FD: theirs}, title="nslab-visitor", stay=True)
-        try:
-            for _ in places:
-                message, descriptors, _, _ = socket.recv_fds(ours, 1 << 18, 2)
-                if not message:
-                    break
-                data = message[1:]
-                if message[:1] == b"m":
-                    with os.fdopen(descriptors.pop(0), "rb") as memory:
-                        memory.seek(0)
-                        data = memory.read()
-                sock = netlink.Socket(socket.socket(fileno=descriptors[0])) if descriptors else None
-                yield (*pickle.loads(data), sock)
-            with contextlib.suppress(SyscallError):  # it could not come so far: the way in is gone, or not ours
-                child.settle()
-        finally:
-            child.end()

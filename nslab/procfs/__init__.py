@@ -10,6 +10,8 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
 
 from nslab.model import (
     CAPABILITIES,
@@ -25,13 +27,20 @@ from nslab.model import (
 
 Pid = int | str
 
+_ROOM = 1 << 16
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 def read(path: str, root: str = "/proc") -> bytes:
     """The bytes of ``root``/``path``."""
-    with open(os.path.join(root, path), "rb") as file:
-        return file.read()
+    file = os.open(os.path.join(root, path), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(file, _ROOM)
+        while more := os.read(file, _ROOM):
+            text += more
+        return text
+    finally:
+        os.close(file)
 
 
 def stat(pid: Pid = "self", root: str = "/proc") -> ProcessStat:
@@ -151,25 +160,24 @@ def mountinfo(pid: Pid = "self", root: str = "/proc") -> tuple[Mount, ...]:
 
 def parse_mount(line: bytes) -> Mount:
     """One line of it."""
-    head, tail = line.split(b" - ", 1)
-    number, parent, device, origin, target, options, *tags = head.split(b" ")
+    number, parent, rest = line.split(b" ", 2)
+    device, origin, target, options, peers, *more = _mounted(rest)
+    return Mount(int(number), int(parent), device, origin, target, options, dict(peers), *more)
+
+
+@lru_cache(4096)  # mount namespaces begin as copies: all but the numbers is the same in most
+def _mounted(rest: bytes) -> tuple[Any, ...]:
+    head, tail = rest.split(b" - ", 1)
+    device, origin, target, options, *tags = head.split(b" ")
     fstype, source, super_options = tail.split(b" ", 2)
     peers = {}
     for tag in tags:
         name, _, group = tag.decode().partition(":")
         peers[name] = int(group or 0)
-    return Mount(
-        id=int(number),
-        parent=int(parent),
-        device=device.decode(),
-        root=_plain(origin),
-        target=_plain(target),
-        options=tuple(options.decode().split(",")),
-        peers=peers,
-        fstype=os.fsdecode(fstype),
-        source=_plain(source),
-        super_options=tuple(_plain(super_options).split(",")),
-    )
+    return (
+        device.decode(), _plain(origin), _plain(target), tuple(options.decode().split(",")), peers,
+        os.fsdecode(fstype), _plain(source), tuple(_plain(super_options).split(",")),
+    )  # fmt: skip
 
 
 def _plain(field: bytes) -> str:
@@ -223,7 +231,8 @@ def system_v(root: str = "/proc") -> tuple[IpcObject, ...]:
     """The System V objects of the reader's IPC namespace: shared memory, semaphores, message queues."""
     found = []
     for sort, (number, size, count) in _SYSTEM_V.items():
-        head, *lines = read(f"sysvipc/{sort}", root).decode().splitlines()
+        text = read(f"sysvipc/{sort}", root)
+        head, *lines = text.decode().splitlines() if text.count(b"\n") > 1 else [""]
         for line in lines:
             row = dict(zip(head.split(), line.split(), strict=False))
             found.append(

@@ -41,6 +41,7 @@ def get_ready(needs: int) -> None:
         import traceback  # noqa: F401
 
         from nslab import hints  # noqa: F401
+        from nslab.ops import visits  # noqa: F401
         from nslab.syscalls import decode  # noqa: F401
     if needs & messages.UNPACKS:
         from nslab.ops import archive  # noqa: F401

@@ -133,13 +133,15 @@ def invoke(call: str, raw: tuple[Any, ...], function: Callable[..., Any], *given
 
     ``function`` is one of C that answers -1 and errno, or one of Python that raises OSError.
     """
-    start = time.time()
+    wanted = _raw is not None or trace.is_open()
+    start = time.time() if wanted else 0
     try:
         result = function(*given)
         error = ctypes.get_errno() if result == -1 else 0
     except OSError as failed:
         result, error = None, failed.errno or 0
-    record(call, raw, None if error else result if isinstance(result, int) else 0, error, start)
+    if wanted:
+        record(call, raw, None if error else result if isinstance(result, int) else 0, error, start)
     if error:
         raise failure(call, raw, error, **facts)
     return result
