@@ -63,7 +63,7 @@ STARTS = {
 }
 OPENS = {
     "os": {"open", "dup", "pidfd_open", "pipe", "pipe2", "openpty", "memfd_create", "eventfd"},
-    "nsfs": {"ns_get_userns", "ns_get_parent"},
+    "nsfs": {"ns_get_userns", "ns_get_parent", "open_by_handle_at", "pidfd_getfd", "siocgskns"},
 }
 
 
@@ -209,11 +209,11 @@ def test_the_model_does_no_input_or_output() -> None:
 
 # What a notebook may call by itself: it looks, or changes nothing but the caller's own small things.
 HARMLESS = {
-    "allow", "allowed", "chdir", "detached", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "memory_at",
+    "allow", "allowed", "chdir", "detached", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "listns", "memory_at",
     "mount_flags", "mq_getattr", "netlink_socket", "ns_get_id", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent",
-    "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "open_namespace", "openat2", "owner_of",
-    "packet_socket", "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl", "read_file", "setsid", "shmdt", "signalfd",
-    "uname",
+    "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_by_handle_at", "open_inside", "open_namespace",
+    "openat2", "owner_of", "packet_socket", "pidfd_getfd", "pidfd_open", "pidfd_send_signal", "posix_spawn", "prctl",
+    "read_file", "setsid", "shmdt", "signalfd", "siocgskns", "uname",
 }  # fmt: skip
 
 

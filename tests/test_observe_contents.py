@@ -154,5 +154,5 @@ def test_it_is_a_look_and_no_more_and_is_traced() -> None:
 def test_without_contents_nobody_enters() -> None:
     with nslab.Container(isolate="uts"), nslab.record() as trace:
         snapshot = nslab.discover(contents=False)
-        assert {step.call for step in trace} == {"ioctl"}
+        assert {step.call for step in trace} <= {"ioctl", "listns", "open_by_handle_at", "pidfd_getfd"}, "which change nothing"
         assert all(each.content is None for each in snapshot.namespaces)

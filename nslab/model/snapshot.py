@@ -16,9 +16,10 @@ from nslab.model.words import readable
 class Holder:
     """What keeps a namespace alive besides the processes that are in it.
 
-    ``sort`` is thread (``detail``: its id), descriptor (its number), mount (the path of a bind mount, as process ``pid`` sees
-    it), children (new children of ``pid`` will be in it), parent or owner (a namespace below it or of it; ``detail`` names it,
-    ``pid`` is 0), or kernel (only the kernel knows: a socket, say, or a descriptor on its way).
+    ``sort`` is thread (``detail``: its id), descriptor (its number), socket (its number too, where nothing else leads to its
+    network), mount (the path of a bind mount, as process ``pid`` sees it), children (new children of ``pid`` will be in it),
+    parent or owner (a namespace below it or of it; ``detail`` names it, ``pid`` is 0), or kernel (only that knows: a descriptor
+    on its way, say).
     """
 
     sort: str
@@ -26,7 +27,7 @@ class Holder:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.sort} {self.detail}" + (f" of process {self.pid}" if self.pid else "")
+        return f"{self.sort} {self.detail}".rstrip() + (f" of process {self.pid}" if self.pid else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,13 @@ class Asker:
 
     def __init__(self) -> None:
         self.found: dict[NamespaceId, Answers] = {}
+        self._kept: list[Descriptor] = []  # of those that no other path leads to
         self._has_numbers = True
+
+    def close(self) -> None:
+        """Let go of what was kept: the paths that lead to it end."""
+        for each in self._kept:
+            each.close()
 
     def ask(self, kind: str, identity: NamespaceId, paths: Iterable[str]) -> bool:
         """Ask it by the first of these paths that still leads to it; False when there is one, but it may not be opened."""
@@ -53,6 +59,14 @@ class Asker:
                 refused = refused or isinstance(error, PermissionError)
         self.found[identity] = Answers(kind, identity, "")
         return not refused
+
+    def keep(self, opened: Descriptor) -> str:
+        """Ask one that nothing in /proc leads to, and keep it open: the path by which it can be opened from now on."""
+        self._kept.append(opened)
+        path = f"/proc/{os.readlink('/proc/self')}/fd/{opened.fileno()}"
+        flag = nsfs.ns_get_nstype(opened.fileno())
+        self._ask(next(kind.name for kind in KINDS.values() if kind.flag == flag), identity_behind(opened), path, opened)
+        return path
 
     def _ask(self, kind: str, identity: NamespaceId, path: str, opened: Descriptor) -> None:
         answers = self.found[identity] = Answers(kind, identity, path)

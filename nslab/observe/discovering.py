@@ -8,14 +8,16 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from errno import ENOSYS
 from typing import Any
 
 from nslab import procfs
+from nslab.errors import SyscallError
 from nslab.model import KINDS, NamespaceId
 from nslab.model.snapshot import Content, Holder, SeenNamespace, SeenProcess, Snapshot, Unseen
 from nslab.namespaces import privilege
 from nslab.network import making
-from nslab.observe import belonging, contents, looking
+from nslab.observe import belonging, contents, hidden, looking
 from nslab.observe.asking import Answers, Asker, identity_of, owner_uid
 from nslab.observe.scoping import scoped
 from nslab.ops.visits import Place
@@ -83,6 +85,8 @@ class Discovery:
         self.machine = self.kinds[int(os.readlink("/proc/self"))]
         self.asker = Asker()
         self.unasked = 0
+        self.silent = 0  # sockets that could not be asked for their network
+        self.unlisted = 0  # the errno of why the kernel has listed none
         self.labels: dict[NamespaceId, str] = {}
         self.contents: dict[NamespaceId, Content] = {}
         self.unread: list[NamespaceId] = []
@@ -96,6 +100,7 @@ class Discovery:
         return self._visitor
 
     def close(self) -> None:
+        self.asker.close()
         if self._visitor:
             self._visitor.close()
 
@@ -118,10 +123,20 @@ class Discovery:
         return (*paths, *(each.path for each in self.references.get(identity, ())[:_TRIED]))
 
     def ask(self) -> None:
-        """Ask each namespace that was found for its owner and parent, and tell whose each is."""
+        """Ask each namespace that was found for its owner and parent, look for hidden ones, and tell whose each is."""
         for identity, kind in self.kind.items():
             if not self.asker.ask(kind, identity, self._ways(identity)):
                 self.unasked += 1
+        sockets = hidden.Sockets(self.walk.sockets)
+        for reference in sockets.references(self.asker):
+            self._refer(reference)
+        self.silent = sockets.refused
+        try:
+            for identity, path in hidden.listed(self.asker):
+                kind = self.asker.found[identity].kind
+                self._refer(Reference(f"{kind}:[{identity.ino}]", "kernel", 0, "", path))
+        except SyscallError as error:
+            self.unlisted = error.errno or 0
         held = {key: [each.pid for each in refs if each.sort == "descriptor"] for key, refs in self.references.items()}
         self.labels = belonging.labels(self.processes, self.kinds, self.machine, held)
 
@@ -265,6 +280,12 @@ class Discovery:
             yield Unseen("namespaces", self.unasked, f"{_who()} may not open them, to ask for owner and parent")
         for kind, count in Counter(self.asker.found[each].kind for each in self.unread).items():
             yield Unseen(f"{kind} namespaces", count, f"what they isolate is not known, since {_who()} may not enter them")
+        if self.silent:
+            why = f"{_who()} may not ask which network they are in, and nothing else may lead to that"
+            yield Unseen("sockets", self.silent, why)
+        if self.unlisted == ENOSYS:
+            what = "namespaces to which no process, mount or socket leads"
+            yield Unseen(what, 0, "this kernel does not list them (listns, Linux 6.19)")
         hiding = [each for each in procfs.mountinfo("self") if each.target == "/proc"][-1:]  # the uppermost
         for option in hiding[0].super_options if hiding and not procfs.capabilities() >> _CAP_SYS_PTRACE & 1 else ():
             if option.startswith("hidepid=") and option not in ("hidepid=0", "hidepid=off"):

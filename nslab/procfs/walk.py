@@ -24,7 +24,8 @@ _LINKS = (*KINDS, "time_for_children")
 _PATHS = tuple(os.fsencode(f"ns/{entry}") for entry in _LINKS)
 _OF_THREADS = ("mnt", "uts", "ipc", "net", "cgroup")  # a thread cannot be in another one of the other kinds
 _PID, _TIME = _LINKS.index("pid"), _LINKS.index("time")
-_PREFIXES = tuple(os.fsencode(f"{kind}:[") for kind in KINDS)
+_SOCKET = b"socket:["
+_PREFIXES = (_SOCKET, *(os.fsencode(f"{kind}:[") for kind in KINDS))
 _DESCRIPTORS = tuple(b"fd/%d" % number for number in range(256))
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_CLOEXEC
@@ -91,6 +92,7 @@ class Walk:
     processes: list[Raw] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     mounts: dict[str, Table] = field(default_factory=dict)
+    sockets: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # a process that has each, and as which descriptor
     refused: int = 0
     closed: int = 0
     vanished: int = 0
@@ -119,15 +121,16 @@ class Walk:
         """As values that marshal knows, for ``add``."""
         rows = ([tuple(each) for each in self.processes], [tuple(each) for each in self.references])
         mounts = {link: tuple(table) for link, table in self.mounts.items()}
-        return (*rows, mounts, self.refused, self.closed, self.vanished)
+        return (*rows, mounts, self.sockets, self.refused, self.closed, self.vanished)
 
     def add(self, other: tuple[Any, ...]) -> None:
         """What another process has found in its pieces of the same walk."""
-        processes, references, mounts, refused, closed, vanished = other
+        processes, references, mounts, sockets, refused, closed, vanished = other
         self.processes += map(Raw._make, processes)
         self.references += map(Reference._make, references)
         for link, table in mounts.items():
             self.mounts[link] = min(self.mounts.get(link, Table._make(table)), Table._make(table))
+        self.sockets = {**sockets, **self.sockets}
         self.refused, self.closed, self.vanished = self.refused + refused, self.closed + closed, self.vanished + vanished
 
 
@@ -286,8 +289,11 @@ def _descriptors(folder: int, pid: int, root: str, found: Walk) -> None:
 
 
 def _descriptor(link: bytes, pid: int, number: int, root: str, found: Walk) -> None:
-    path = f"{root}/{pid}/fd/{number}"
-    found.references.append(Reference(_plain(link), "descriptor", pid, str(number), path))
+    if link.startswith(_SOCKET):
+        found.sockets.setdefault(link, (pid, number))
+    else:
+        path = f"{root}/{pid}/fd/{number}"
+        found.references.append(Reference(_plain(link), "descriptor", pid, str(number), path))
 
 
 def _threads(folder: int, pid: int, links: RawLinks, root: str, found: Walk) -> None:

@@ -23,6 +23,7 @@ from nslab.syscalls.nsfs import (
     NS_GET_PID_FROM_PIDNS,
     NS_GET_PID_IN_PIDNS,
     NS_GET_USERNS,
+    listns,
     ns_get_id,
     ns_get_nstype,
     ns_get_owner_uid,
@@ -30,7 +31,10 @@ from nslab.syscalls.nsfs import (
     ns_get_pid_from_pidns,
     ns_get_pid_in_pidns,
     ns_get_userns,
+    open_by_handle_at,
     open_namespace,
+    pidfd_getfd,
+    siocgskns,
 )
 from nslab.syscalls.processes import (
     PR_SET_CHILD_SUBREAPER,
@@ -104,14 +108,14 @@ __all__ = [
     "NS_GET_PID_FROM_PIDNS", "NS_GET_PID_IN_PIDNS", "NS_GET_USERNS", "OPEN_TREE_CLONE", "PR_SET_CHILD_SUBREAPER",
     "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "RESOLVE_BENEATH", "RESOLVE_IN_ROOT", "RESOLVE_NO_MAGICLINKS",
     "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "SEM_UNDO", "SETALL", "SHM_RDONLY", "allow", "allowed", "chdir", "chroot",
-    "clone", "clone3", "detached", "fork", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "memory_at", "mkdir",
-    "mkdirat", "mount", "mount_flags", "mount_setattr", "move_mount", "mq_getattr", "mq_open", "mq_receive", "mq_send",
-    "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "netlink_socket", "ns_get_id", "ns_get_nstype", "ns_get_owner_uid",
-    "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_inside", "open_namespace",
-    "open_tree", "openat2", "owner_of", "packet_socket", "pidfd_open", "pidfd_send_signal", "pivot_root", "posix_spawn",
-    "prctl", "read_file", "remove_all", "rmdir", "semctl", "semget", "semop", "set_interface_flags", "setdomainname",
-    "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid", "shmat", "shmctl", "shmdt", "shmget", "signalfd",
-    "symlinkat", "umount2", "uname", "unshare", "write_file",
+    "clone", "clone3", "detached", "fork", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "listns", "memory_at",
+    "mkdir", "mkdirat", "mount", "mount_flags", "mount_setattr", "move_mount", "mq_getattr", "mq_open", "mq_receive",
+    "mq_send", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "netlink_socket", "ns_get_id", "ns_get_nstype",
+    "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_by_handle_at",
+    "open_inside", "open_namespace", "open_tree", "openat2", "owner_of", "packet_socket", "pidfd_getfd", "pidfd_open",
+    "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "remove_all", "rmdir", "semctl", "semget",
+    "semop", "set_interface_flags", "setdomainname", "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid",
+    "shmat", "shmctl", "shmdt", "shmget", "signalfd", "siocgskns", "symlinkat", "umount2", "uname", "unshare", "write_file",
 ]  # fmt: skip
 
 

@@ -36,7 +36,7 @@ MOUNT_ATTRIBUTES = {"MOUNT_ATTR_RDONLY": 0x1, "MOUNT_ATTR_IDMAP": 0x100000}
 IOCTLS = {
     0xB701: "NS_GET_USERNS", 0xB702: "NS_GET_PARENT", 0xB703: "NS_GET_NSTYPE", 0xB704: "NS_GET_OWNER_UID",
     0x8914: "SIOCSIFFLAGS", 0x8004B706: "NS_GET_PID_FROM_PIDNS", 0x8004B708: "NS_GET_PID_IN_PIDNS",
-    0x8008B70D: "NS_GET_ID",
+    0x8008B70D: "NS_GET_ID", 0x894C: "SIOCGSKNS",
 }  # fmt: skip
 INTERFACE_FLAGS = {"IFF_UP": 1}
 
@@ -126,6 +126,9 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = {
     "ioctl": (fd, one_of(IOCTLS), text, bits(INTERFACE_FLAGS)),
     "seccomp": (one_of({1: "SECCOMP_SET_MODE_FILTER"}), str, "{} instructions".format),
     "keyctl": (one_of({1: "KEYCTL_JOIN_SESSION_KEYRING"}), text),
+    "listns": (str, _clone, str),
+    "open_by_handle_at": (str, _clone, str),
+    "pidfd_getfd": (fd, str),
     "kill": (str, signals),
     "pidfd_send_signal": (fd, signals),
     "signalfd": (signals,),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import fcntl
 import os
+import struct
 
-from nslab.syscalls.guard import invoke
+from nslab.syscalls.guard import invoke, libc
 
 NS_GET_USERNS, NS_GET_PARENT, NS_GET_NSTYPE, NS_GET_OWNER_UID = 0xB701, 0xB702, 0xB703, 0xB704
 NS_GET_PID_FROM_PIDNS, NS_GET_PID_IN_PIDNS = 0x8004B706, 0x8004B708
 NS_GET_ID = 0x8008B70D
+SIOCGSKNS = 0x894C
+_LISTNS, _PIDFD_GETFD = 470, 438
+_FD_NSFS_ROOT, _FILEID_NSFS = -10003, 0xF1
+
+libc.open_by_handle_at.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
 
 
 def open_namespace(path: str) -> int:
@@ -59,3 +66,43 @@ def ns_get_id(fd: int) -> int:
     number = array.array("Q", [0])
     invoke("ioctl", (fd, NS_GET_ID), fcntl.ioctl, fd, NS_GET_ID, number)
     return number[0]
+
+
+def listns(after: int = 0, ns_type: int = 0, user_ns_id: int = 0, nr_ns_ids: int = 1000) -> list[int]:
+    """The numbers of up to so many namespaces that are alive, in order, from the one behind the number ``after`` on.
+
+    ``ns_type`` are CLONE_NEW* bits, 0 for all kinds; ``user_ns_id`` is the number of an owner, 0 for any. What the caller is
+    neither in nor has CAP_SYS_ADMIN over is left out. ENOSYS before Linux 6.19. Source: listns(2).
+    """
+    request = struct.pack("=IIQIIQ", 32, 0, after, ns_type, 0, user_ns_id)
+    room = (ctypes.c_uint64 * nr_ns_ids)()
+    count = invoke("listns", (after, ns_type, user_ns_id), libc.syscall, _LISTNS, request, room, nr_ns_ids, 0)
+    return room[:count]
+
+
+def open_by_handle_at(number: int, ns_type: int = 0, inode: int = 0) -> int:
+    """A descriptor of the namespace with this number, which the caller owns.
+
+    Before Linux 6.19 its kind, a CLONE_NEW* bit, and its inode must be told, and be right. ESTALE when there is none, or it is
+    not for the caller to enter; EBADF before Linux 6.18. Source: open_by_handle_at(2).
+    """
+    handle = struct.pack("=IiQII", 16, _FILEID_NSFS, number, ns_type, inode)
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    return int(invoke("open_by_handle_at", (number, ns_type, inode), libc.open_by_handle_at, _FD_NSFS_ROOT, handle, flags))
+
+
+def pidfd_getfd(pidfd: int, targetfd: int) -> int:
+    """A copy, which the caller owns, of the descriptor ``targetfd`` of another process.
+
+    EPERM where the caller may not trace that; EBADF when it has none of this number; ENOSYS before Linux 5.6.
+    Source: pidfd_getfd(2).
+    """
+    return int(invoke("pidfd_getfd", (pidfd, targetfd), libc.syscall, _PIDFD_GETFD, pidfd, targetfd, 0))
+
+
+def siocgskns(fd: int) -> int:
+    """A descriptor, which the caller owns, of the network namespace of a socket; EPERM without CAP_NET_ADMIN there.
+
+    Source: linux/sockios.h; it is in no man page.
+    """
+    return int(invoke("ioctl", (fd, SIOCGSKNS), fcntl.ioctl, fd, SIOCGSKNS))

@@ -1,0 +1,197 @@
+"""What nothing in /proc leads to: a network that a socket alone holds, what only the kernel knows. And the shared walk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+import nslab
+from nslab import syscalls
+from nslab.errors import SyscallError
+from nslab.model import KINDS, Counters, NamespaceId
+from nslab.model.snapshot import Holder, NetContent, UtsContent
+from nslab.observe import discovering
+from nslab.observe.hidden import Sockets
+from nslab.spawner import Descriptor
+from nslab.syscalls import nsfs
+from tests.helpers import link
+
+# In a network and a UTS namespace of its own: sends the name of each, and a socket of the one with the other's descriptor.
+SENDER = """
+import ctypes, os, socket, sys
+assert ctypes.CDLL(None, use_errno=True).unshare(0x44000000) == 0
+socket.sethostname("hidden")
+inside = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+inside.bind(("0.0.0.0", 8080))
+inside.listen()
+uts = os.open("/proc/self/ns/uts", os.O_RDONLY)
+text = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "uts"))
+way = socket.socket(fileno=int(sys.argv[1]))
+socket.send_fds(way, [text.encode()], [inside.fileno(), uts])
+"""
+
+
+def identity(text: str) -> NamespaceId:
+    return NamespaceId(os.stat("/proc/self/ns/net").st_dev, int(text.partition("[")[2].rstrip("]")))
+
+
+@contextlib.contextmanager
+def left_behind() -> Iterator[tuple[socket.socket, int, NamespaceId, NamespaceId]]:
+    """A socket in a network that nobody is in any more, a descriptor of a UTS namespace likewise, and the ids of both."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            command = [sys.executable, "-c", SENDER, str(theirs.fileno())]
+            subprocess.run(command, pass_fds=[theirs.fileno()], check=True)
+        text, (inside, uts), _, _ = socket.recv_fds(ours, 1000, 2)
+        net, uts_name = text.decode().split()
+        with socket.socket(fileno=inside) as sock:
+            yield sock, uts, identity(net), identity(uts_name)
+
+
+@contextlib.contextmanager
+def on_its_way(fd: int) -> Iterator[None]:
+    """While the only descriptor is in a message that nobody has taken: this process no longer has it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        socket.send_fds(ours, [b"."], [fd])
+        os.close(fd)
+        yield
+
+
+@pytest.mark.requires("root", "linux:5.6", "tool:lsns")
+def test_a_network_that_only_a_socket_holds_is_seen_with_all_that_is_in_it() -> None:
+    with left_behind() as (sock, uts, net, _):
+        os.close(uts)
+        listed = subprocess.run(["lsns", "-no", "NS"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+        assert str(net.ino) not in listed, "so this is more than lsns sees"
+        found = nslab.discover().by_id[net]
+        assert (found.kind, found.members) == ("net", ())
+        assert found.holders == (Holder("socket", os.getpid(), str(sock.fileno())),)
+        assert isinstance(found.content, NetContent)
+        assert "lo" in {each.state.name for each in found.content.interfaces}
+        assert [(each.address, each.port) for each in found.content.listening] == [("0.0.0.0", 8080)]
+        assert found.owner == nslab.discover(contents=False).machine["user"]
+    assert net not in nslab.discover(contents=False).by_id
+
+
+@pytest.mark.requires("ordinary")
+def test_sockets_that_may_not_be_asked_are_counted() -> None:
+    """Who has no CAP_NET_ADMIN in the network of a socket is not told which it is."""
+    with socket.socket():
+        (said,) = [each for each in nslab.discover(contents=False).unseen if each.what == "sockets"]
+    assert said.count > 0
+    assert f"uid {os.geteuid()} may not ask" in said.why
+
+
+def test_sockets_past_a_limit_are_counted_not_asked() -> None:
+    sockets = Sockets({b"socket:[%d]" % number: (os.getpid(), 10**6) for number in range(5003)})
+    assert sockets.refused == 3
+    assert list(sockets.references(discovering.Asker())) == []
+    assert sockets.refused == 3, "a descriptor that is closed by now is no refusal"
+
+
+# -- listns(2)
+
+
+def test_what_the_kernel_cannot_list_is_said() -> None:
+    """On a kernel without the call, the call itself says so; on one that has it, every namespace of this process is listed."""
+    said = [each for each in nslab.discover(contents=False).unseen if "listns" in each.why]
+    try:
+        numbers = syscalls.listns()
+    except SyscallError as error:
+        assert error.name == "ENOSYS"
+        assert len(said) == 1
+    else:
+        assert not said
+        with Descriptor(os.open("/proc/self/ns/uts", os.O_RDONLY)) as opened:
+            assert syscalls.ns_get_id(opened.fileno()) in numbers
+
+
+@pytest.mark.requires("linux:6.18")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_namespace_is_opened_by_its_number(kind: str) -> None:
+    with Descriptor(os.open(f"/proc/self/ns/{kind}", os.O_RDONLY)) as own:
+        number, inode = syscalls.ns_get_id(own.fileno()), os.fstat(own.fileno()).st_ino
+    with Descriptor(syscalls.open_by_handle_at(number, KINDS[kind].flag, inode)) as opened:
+        assert os.readlink(f"/proc/self/fd/{opened.fileno()}") == link(kind)
+    with pytest.raises(SyscallError, match="ESTALE"):
+        Descriptor(syscalls.open_by_handle_at(number, KINDS[kind].flag, inode + 1)).close()
+
+
+@pytest.mark.requires("root", "linux:6.18")
+def test_what_only_the_kernel_knows_is_seen_where_it_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only descriptor of a namespace is in a message on its way. Where the kernel has no list, one is put in its place."""
+    with left_behind() as (_, uts, _, identity):
+        number, flag = syscalls.ns_get_id(uts), KINDS["uts"].flag
+        with on_its_way(uts):
+            try:
+                syscalls.listns()
+            except SyscallError:
+                assert identity not in nslab.discover(contents=False).by_id
+                open_by_handle_at = nsfs.open_by_handle_at
+                listed = [number - 1, number, 1 << 60]  # in two answers; the last is not there
+                monkeypatch.setattr(nsfs, "listns", lambda after=0, **_: [each for each in listed if each > after][:2])
+                monkeypatch.setattr(nsfs, "open_by_handle_at", lambda each: open_by_handle_at(each, flag, identity.ino))
+            found = nslab.discover().by_id[identity]
+            assert found.identity == f"uts {number}"
+            assert (found.members, found.holders) == ((), (Holder("kernel", 0, ""),))
+            assert isinstance(found.content, UtsContent)
+            assert found.content.host_name == "hidden"
+            assert not any("listns" in each.why for each in nslab.discover(contents=False).unseen)
+    assert identity not in nslab.discover(contents=False).by_id
+
+
+# -- a walk that two processes share
+
+
+def test_a_walk_that_is_shared_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what this process has made, since others come and go meanwhile; what counts or runs is left out."""
+    with (
+        nslab.Container("web", isolate="all") as web,
+        nslab.Container("log", join={"net": web}) as log,
+        nslab.Topology.single(3).deploy() as lab,
+    ):
+        for thing in (web, log, lab, None):
+            one = nslab.discover(thing)
+            monkeypatch.setattr(discovering, "SHARED", 0)
+            two = nslab.discover(thing)
+            monkeypatch.undo()
+            assert [each.pid for each in two.processes] == sorted({each.pid for each in two.processes})
+            pids, ids = {web.pid, log.pid}, set(lab.held())
+            for box in (web, log):
+                ids |= set(box.namespaces.ids().values()) - set(one.machine.values())
+            if thing is not None:
+                pids, ids = pids & set(one.by_pid), ids & set(one.by_id)
+            assert ids
+            for pid in pids:
+                assert replace(one.by_pid[pid], state="") == replace(two.by_pid[pid], state="")
+            for each in ids:
+                first, second = one.by_id[each], two.by_id[each]
+                assert replace(first, content=None) == replace(second, content=None)
+                if isinstance(first.content, NetContent):
+                    assert isinstance(second.content, NetContent)
+                    first, second = (
+                        replace(
+                            found, content=tuple(replace(link.state, counters=Counters()) for link in found.content.interfaces)
+                        )
+                        for found in (first, second)
+                    )
+                assert first.content == second.content
+
+
+def test_who_walks_with_us_is_gone_afterwards_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovering, "SHARED", 0)
+    with nslab.Container(isolate="uts") as web, web.namespaces["uts"]:
+        with nslab.record() as trace:
+            snapshot = nslab.discover()
+        (visitor,) = {step.pid for step in trace if step.call == "setns"}
+        assert not os.path.exists(f"/proc/{visitor}")
+        assert snapshot.by_id[web.namespaces.ids()["uts"]].content
