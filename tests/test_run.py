@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nslab
+from tests.helpers import in_python
 
 KINDS = "uts pid mnt"
 
@@ -244,3 +245,20 @@ def test_a_result_shows_itself() -> None:
     assert "oops" in bundle["text/html"]
     assert nslab.run("true")._repr_mimebundle_()["text/plain"] == ""
     assert "\\xff" in str(nslab.run("printf '\\377'", text=False))
+
+
+def test_a_notebook_without_standard_streams(tmp_path: Path) -> None:
+    """As a daemon may be: what the spawner is started with must not have their numbers."""
+    script = f"""
+import os
+for fd in range(3):
+    os.close(fd)
+import nslab
+from tests.helpers import in_python
+with nslab.Container(isolate="uts", hostname="web") as web:
+    lines = [*web.run("hostname; cat", input="typed").lines, web.call(os.uname).nodename, *web.run("ls /proc/self/fd").lines]
+with open({str(tmp_path / "said")!r}, "w") as file:
+    file.write(" ".join(lines))
+"""
+    assert in_python(script).returncode == 0
+    assert (tmp_path / "said").read_text() == "web typed web 0 1 2 3"

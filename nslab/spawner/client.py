@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -279,6 +279,17 @@ class Spawner:
         self.client = os.getpid()
         self.env = dict(os.environ)
         self.cwd = os.getcwd()  # and so that of everything it starts, unless told otherwise
+        with _streams_taken():
+            self._begin()
+        self.machine: Mapping[str, NamespaceId] = procfs.namespaces()
+        self.capabilities = procfs.capabilities()  # what the spawner may do
+        self._borrowed: socket.socket | None = None
+        self._borrowed_child: Child | None = None
+        self.group = f"nslab-{self.client}-{os.urandom(3).hex()}"  # the name of the cgroup above all of its leaves
+        self.borrowed: IdMaps | None = None  # the maps of the borrowed user namespace, once there is one
+        self._lock = threading.Lock()
+
+    def _begin(self) -> None:
         self.control, theirs = channel.pair()
         self.log = os.fdopen(os.memfd_create("nslab-log", os.MFD_CLOEXEC), "r+b")
         self._noted = Descriptor(Registry.new())
@@ -291,13 +302,6 @@ class Spawner:
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log, start_new_session=True,
                 pass_fds=[theirs.fileno(), self._noted.fileno()],
             )  # fmt: skip
-        self.machine: Mapping[str, NamespaceId] = procfs.namespaces()
-        self.capabilities = procfs.capabilities()  # what the spawner may do
-        self._borrowed: socket.socket | None = None
-        self._borrowed_child: Child | None = None
-        self.group = f"nslab-{self.client}-{os.urandom(3).hex()}"  # the name of the cgroup above all of its leaves
-        self.borrowed: IdMaps | None = None  # the maps of the borrowed user namespace, once there is one
-        self._lock = threading.Lock()
 
     @property
     def alive(self) -> bool:
@@ -400,6 +404,16 @@ class Spawner:
 def _by(sender: int, calls: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The calls, with the number of their sender where that made them; see guard.SENDER."""
     return [(*call[:6], call[6] or sender, *call[7:]) for call in calls]
+
+
+@contextlib.contextmanager
+def _streams_taken() -> Iterator[None]:
+    """Where standard input, output or error is closed nothing else gets its number meanwhile: a new process has them anew."""
+    with contextlib.ExitStack() as held:
+        while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+            held.callback(os.close, fd)
+        os.close(fd)
+        yield
 
 
 def _hung_up(sock: socket.socket) -> bool:
