@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 _SCREENFUL = 12  # steps in a row that a message tells one by one
+_LONG = 1200  # characters of an argument that are shown whole
 
 
 class NslabError(Exception):
@@ -94,7 +95,7 @@ class SyscallError(NslabError, OSError):
         return _errno.errorcode.get(self.errno or 0, str(self.errno))
 
     def __str__(self) -> str:
-        lines = [f"{self.call}({', '.join(self.args)}) failed with {self.name}"]
+        lines = [f"{called(self.call, self.args)} failed with {self.name}"]
         if self.hint:
             lines += [f"  {line}" for line in self.hint.splitlines()]
         else:
@@ -103,6 +104,13 @@ class SyscallError(NslabError, OSError):
             lines.append(f"  done before it, and undone since ({len(self.steps)}):")
             lines += [f"    {line}" for line in _told(self.steps)]
         return "\n".join(lines)
+
+
+def called(call: str, args: Iterable[str]) -> str:
+    """A call with its decoded arguments on one line, with the middle of a very long one left out."""
+    half = _LONG // 2
+    short = (f"{arg[:half]} ... {len(arg) - _LONG} more ... {arg[-half:]}" if len(arg) > _LONG else arg for arg in args)
+    return f"{call}({', '.join(short)})"
 
 
 def _told(steps: Sequence[Any]) -> Iterator[str]:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Protocol, overload
 
+from nslab.errors import called
+
 
 class Step(NamedTuple):
     """One system call.
@@ -33,7 +35,7 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         outcome = _errno.errorcode.get(self.errno, str(self.errno)) if self.errno else self.result
         mark = f"   [implied: {self.implied}]" if self.implied else ""
-        return f"{self.call}({', '.join(self.args)}) = {outcome}{mark}"
+        return f"{called(self.call, self.args)} = {outcome}{mark}"
 
 
 class Scripted(Protocol):
@@ -97,7 +99,7 @@ class Trace(Sequence[Step]):
         for number, step in enumerate(self._steps, 1):
             outcome = _errno.errorcode.get(step.errno, str(step.errno)) if step.errno else step.result
             style = "color:#D55E00;font-weight:bold" if step.errno else "opacity:.65" if step.implied else ""
-            cells = (number, f"{step.call}({', '.join(step.args)})", outcome, f"{step.duration * 1e6:.0f}", step.pid,
+            cells = (number, called(step.call, step.args), outcome, f"{step.duration * 1e6:.0f}", step.pid,
                      step.implied)  # fmt: skip
             columns = "".join(
                 f'<td style="text-align:left;{"font-family:monospace" if i == 1 else ""}">{escape(str(cell))}</td>'

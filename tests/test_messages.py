@@ -48,6 +48,18 @@ def test_a_program_whose_interpreter_is_missing_is_there(tmp_path: Path) -> None
     raised(lambda: nslab.run([str(script)]), "not an executable file", "chmod +x")
 
 
+@pytest.mark.parametrize("options", [{"isolate": "uts"}, {"isolate": "time mnt"}, {"hardened": True}], ids=str)
+@pytest.mark.parametrize("words", [["/bin/echo", "x" * 200_000], ["/bin/echo", *["x" * 120_000] * 70]], ids=["word", "words"])
+def test_what_is_too_long_is_not_printed_whole(options: dict, words: list[str]) -> None:
+    with nslab.Container(**options) as web:
+        for call in (lambda: nslab.run(words, **options), lambda: web.run(words)):
+            error = raised(call, "'/bin/echo'", "E2BIG", " more ...", "ulimit -s", "what to do: give what is long as input=")
+            assert len(str(error)) < 6000
+            assert any(len(arg) > 190_000 for arg in error.args), "the error itself has all of it"
+            assert len(str(web.trace)) < 20_000
+        assert web.run("echo ok").stdout == "ok\n"
+
+
 def test_a_working_directory_that_cannot_be_known_before(tmp_path: Path) -> None:
     raised(lambda: nslab.run("true", isolate=ROOT, rootfs=tmp_path, cwd="/etc/no"), "/etc/no in the root", "what to do: cwd=")
     with nslab.Container(isolate="user mnt", mounts=[nslab.Tmpfs("/mnt")]) as box:

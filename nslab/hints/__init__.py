@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from errno import (
+    E2BIG,
     EACCES,
     EAGAIN,
     EBUSY,
@@ -504,6 +505,11 @@ def _execve(errno: int, path: str = "", root: str = "", **_: Any) -> str:
         return f"{path!r} is neither a binary for this machine nor a script that begins with #!."
     if errno == ENAMETOOLONG:
         return "a path or name is too long."
+    if errno == E2BIG:
+        return (
+            "the words and the environment of a command are at most a quarter of the limit of its stack (ulimit -s), and each "
+            "at most 128 kB.\nwhat to do: give what is long as input=, or in a file. execve(2)"
+        )
     if errno == EAGAIN:
         return TOO_MANY
     return _dead_init() if errno == ENOMEM else ""

@@ -140,7 +140,7 @@ def _by_fork(path: str, work: Execute, context: Context, report: Report) -> int:
             os.execve(programs["launcher"], ("nslab-run", path, *work.argv), env)
         os.execve(path, work.argv, env)
     except OSError as error:
-        if error.filename == path:
+        if error.filename in (path, programs.get("launcher")):
             report.failed(guard.failure("execve", (path, work.argv), error.errno or 0, path=path, root=work.root))
         else:
             report.failed(error)
