@@ -59,6 +59,20 @@ def test_A03_entering_does_not_trip_over_what_is_shared() -> None:
     assert caught.value.name == "EINVAL"
 
 
+def test_what_flags_of_a_pidfd_do_not_name_is_not_joined_and_the_hint_says_so() -> None:
+    def join(kinds: int) -> None:
+        pidfd = os.pidfd_open(os.getppid())
+        try:
+            syscalls.setns(pidfd, kinds)
+        finally:
+            os.close(pidfd)
+
+    with nslab.process() as process:
+        with pytest.raises(nslab.SyscallError, match="the flags name, and here they name none") as caught:
+            process.call(join, 0)
+        assert caught.value.name == "EINVAL"
+
+
 def test_A04_mount_and_time_namespaces_are_entered_from_a_threaded_process() -> None:
     with idle_thread(), nslab.Container(isolate="mnt time") as container:
         assert container.run("readlink /proc/self/ns/mnt /proc/self/ns/time").lines == [

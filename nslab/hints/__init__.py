@@ -217,6 +217,8 @@ def _setns(errno: int, flags: int = 0, fd: int = -1, **_: Any) -> str:
         return "the caller is in that user namespace already, and joining it again is refused. setns(2)"
     if errno == EINVAL and procfs.threads() > 1:
         return _threads("this namespace (user, mount or time)", "entered")
+    if errno == EINVAL and not flags and "pidfd" in os.readlink(f"/proc/self/fd/{fd}"):
+        return "through a pidfd one joins the namespaces that the flags name, and here they name none. setns(2)"
     if errno == EINVAL and kinds == ["pid"]:
         return "a process can move its children down the tree of PID namespaces, never up. setns(2)"
     if errno == EINVAL:
