@@ -20,7 +20,7 @@ LAB += $(if $(and $(filter yes,$(OPEN)),$(DISPLAY)$(WAYLAND_DISPLAY)),,--no-brow
 LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench battery compare crash lint clean
+.PHONY: help lab test book bench battery compare crash lint clean
 
 help: ## what there is (this list)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,10 @@ lab: ## open the course in JupyterLab; PORT=8899, OPEN=no (no browser), PYTHON=p
 test: ## the whole suite; DEPS=install fetches the Debian packages some tests need, ARGS=--quick runs the core
 	@.ci/venv $(VENV) test
 	@$(PY) -m tests.suite $(if $(DEPS),--deps=$(DEPS)) $(ARGS)
+
+book: ## the course, executed, as pages for a browser: build/book/index.html
+	@.ci/venv $(VENV) book
+	@$(PY) -m nslab.cli course book --to build/book
 
 bench: ## side-by-side measurements, printed as ratios; ARGS=--json
 	@.ci/venv $(VENV) test

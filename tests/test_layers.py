@@ -47,6 +47,7 @@ GUESTS = {
     "cloudpickle": {"spawner"}, "dpkt": {"network"}, "graphviz": {"render"}, "IPython": {"magics", "widgets"},
     "ipywidgets": {"widgets"}, "jupyter_client": {"lessons"}, "nbclient": {"lessons"}, "nbformat": {"lessons"},
     "networkx": {"topology"}, "psutil": {"container"}, "rich": {"cli"}, "ruamel": {"topology"}, "typer": {"cli"},
+    "furo": {"lessons"}, "sphinx": {"lessons"},
 }  # fmt: skip
 
 # Names of the standard library that do what only a system call traced by nslab may do.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +18,9 @@ from rich.table import Table
 
 from nslab.cli import common
 from nslab.lessons.course import LEVELS, Course, Unit
+
+if TYPE_CHECKING:
+    from nslab.lessons.executing import Outcome
 
 course = typer.Typer(help="The notebooks of the course: run them, and see which facts they show.", no_args_is_help=True)
 
@@ -29,39 +34,34 @@ def run(units: Units = None, folder: Folder = None, as_json: common.Json = False
 
     Status 1 when one fails; the cell in which it failed is shown.
     """
-    from nslab.lessons.executing import Outcome, execute
-
-    outcomes: list[Outcome] = []
-    errors = Console(stderr=True)
-    chosen = Course.find(folder).choose(units or ())
-    columns = TextColumn("{task.description}"), BarColumn()
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        for unit in chosen:
-            task = progress.add_task(unit.name)
-            outcomes.append(
-                execute(unit, progress=lambda done, all_, task=task: progress.update(task, completed=done, total=all_))  # type: ignore[misc]
-            )
-            progress.remove_task(task)
+    with _runner() as execute:
+        outcomes = [execute(unit) for unit in Course.find(folder).choose(units or ())]
     if as_json:
         print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
     else:
-        table = Table("unit", "question", box=None, pad_edge=False)
-        for header in ("s", "facts"):
-            table.add_column(header, justify="right")
-        table.add_column()
-        for outcome in outcomes:
-            mark = "[red]failed[/]" if outcome.failure else "[green]ok[/]"
-            table.add_row(*_named(outcome.unit), f"{outcome.seconds:.1f}", str(len(outcome.unit.facts) or ""), mark)
-        facts = {fact for outcome in outcomes for fact in outcome.unit.facts}
-        table.add_row("", "", f"{sum(outcome.seconds for outcome in outcomes):.1f}", str(len(facts)), "")
-        Console().print(table)
-        for outcome in outcomes:
-            if outcome.failure:
-                failure = outcome.failure
-                code = Syntax(failure.source, "python", theme="ansi_light", background_color="default")
-                Console().print(Panel(code, title=f"{outcome.unit.name}, code cell {failure.cell}", title_align="left"))
-                print(failure.message)
+        _show(outcomes)
     raise typer.Exit(1 if any(outcome.failure for outcome in outcomes) else 0)
+
+
+@course.command()
+def book(
+    units: Units = None,
+    to: Annotated[Path, typer.Option(help="The folder that gets it; what was there is replaced.")] = Path("build/book"),
+    folder: Folder = None,
+) -> None:
+    """Run the course and make a book of it: pages with all outputs, for a browser, which need no network.
+
+    Status 1 when a unit fails; the cell in which it failed is shown, and no book is made.
+    """
+    from nslab.lessons.book import build
+
+    found = Course.find(folder)
+    with _runner() as execute:
+        outcomes = build(found, found.choose(units or ()), execute, to)
+    _show(outcomes)
+    if any(outcome.failure for outcome in outcomes):
+        raise typer.Exit(1)
+    print(f"\nopen {to / 'index.html'}")
 
 
 @course.command()
@@ -89,5 +89,37 @@ def coverage(folder: Folder = None, as_json: common.Json = False) -> None:
         print(f"\nin cells, but not in the table of facts: {', '.join(found.unknown)}")
 
 
-def _named(unit: Unit) -> tuple[str, str]:
-    return unit.name, escape(unit.title)
+@contextlib.contextmanager
+def _runner() -> Iterator[Callable[[Unit], Outcome]]:
+    """What runs a unit, with a bar for its cells in a terminal."""
+    from nslab.lessons.executing import execute
+
+    errors = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn()
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+
+        def run(unit: Unit) -> Outcome:
+            task = progress.add_task(unit.name)
+            outcome = execute(unit, progress=lambda done, all_: progress.update(task, completed=done, total=all_))
+            progress.remove_task(task)
+            return outcome
+
+        yield run
+
+
+def _show(outcomes: Sequence[Outcome]) -> None:
+    table = Table("unit", "question", box=None, pad_edge=False)
+    for header in ("s", "facts"):
+        table.add_column(header, justify="right")
+    table.add_column()
+    for outcome in outcomes:
+        unit, mark = outcome.unit, "[red]failed[/]" if outcome.failure else "[green]ok[/]"
+        table.add_row(unit.name, escape(unit.title), f"{outcome.seconds:.1f}", str(len(unit.facts) or ""), mark)
+    facts = {fact for outcome in outcomes for fact in outcome.unit.facts}
+    table.add_row("", "", f"{sum(outcome.seconds for outcome in outcomes):.1f}", str(len(facts)), "")
+    Console().print(table)
+    for outcome in outcomes:
+        if failure := outcome.failure:
+            code = Syntax(failure.source, "python", theme="ansi_light", background_color="default")
+            Console().print(Panel(code, title=f"{outcome.unit.name}, code cell {failure.cell}", title_align="left"))
+            print(failure.message)

@@ -108,11 +108,18 @@ class Course:
     @cached_property
     def facts(self) -> dict[str, Fact]:
         """The table, by id."""
-        path = self.folder.parent / "docs" / "facts.csv"
+        return {row["id"]: Fact(**row) for row in csv.DictReader(self._document("facts.csv").splitlines())}
+
+    @property
+    def glossary(self) -> str:
+        """The words of the course, in Markdown."""
+        return self._document("glossary.md")
+
+    def _document(self, name: str) -> str:
+        path = self.folder.parent / "docs" / name
         if not path.is_file():
-            raise Unavailable(f"the table of facts, {path}, is not there", "it comes with the source of nslab")
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["id"]: Fact(**row) for row in csv.DictReader(file)}
+            raise Unavailable(f"{path} is not there", "it comes with the source of nslab, beside the notebooks")
+        return path.read_text(encoding="utf-8")
 
     def coverage(self) -> Coverage:
         shown: dict[str, list[str]] = {}
