@@ -40,7 +40,13 @@ ROWS = (
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}
 
 # Narrower than the rows: all that these rooms may import of nslab.
-ONLY = {"errors": set(), "model": set(), "trace": {"errors"}, "procfs": {"errors", "model"}, "render": {"errors", "model", "trace"}}
+ONLY = {
+    "errors": set(),
+    "model": set(),
+    "trace": {"errors"},
+    "procfs": {"errors", "model"},
+    "render": {"errors", "model", "trace"},
+}
 
 # Other people's packages, and the only rooms that import them.
 GUESTS = {
