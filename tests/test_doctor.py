@@ -213,6 +213,39 @@ def test_a_user_namespace_in_which_there_may_be_no_more_of_them() -> None:
     assert done.stdout == "False neither root nor user namespaces: max-user-namespaces\n", done.stderr
 
 
+@pytest.mark.requires("userns", "tool:unshare")
+def test_without_proc_that_is_what_stands_in_the_way() -> None:
+    script = """
+import os, nslab
+from nslab.machines import doctor
+report = doctor()
+print(report.works, *[check.finding for check in report if check.status == "no"], sep="|")
+try:
+    nslab.run("true", isolate="uts")
+except nslab.Unavailable as error:
+    print(error)
+"""
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    done = in_python(script, alone)
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("False|neither root nor user namespaces: proc|"), done.stderr
+    assert rest[-1].endswith("what to do: as root: mount -t proc proc /proc")
+
+
+@pytest.mark.requires("userns")
+def test_a_spawner_that_cannot_be_started_says_why() -> None:
+    script = """
+import resource
+import nslab
+resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+try:
+    nslab.run("true")
+except nslab.SpawnerError as error:
+    print(error)
+"""
+    assert "could not be started: [Errno 24] Too many open files" in in_python(script).stdout
+
+
 def test_this_machine_is_found_as_it_is() -> None:
     report = nslab.doctor()
     assert report["userns"].status == "yes"

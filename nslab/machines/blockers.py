@@ -89,6 +89,9 @@ def _seccomp(machine: Machine) -> Iterator[Check]:
 
 
 def _masked(machine: Machine) -> Iterator[Check]:
+    if not machine.status:
+        yield Check("proc", "no", "there is no /proc, which tells all that nslab knows", "as root: mount -t proc proc /proc")
+        return
     covered = [mount.target for mount in machine.mounts if mount.target.startswith("/proc/") and mount.fstype not in HARMLESS]
     if covered:
         some = ", ".join(covered[:3]) + (" ..." if len(covered) > 3 else "")

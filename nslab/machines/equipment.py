@@ -19,6 +19,8 @@ CONTROLLERS = ("pids", "memory", "cpu")
 TOOLS = (
     ("busybox", "busybox-static", "the root filesystem 'busybox'"),
     ("bash", "bash", "cells with %%ns"),
+    ("zstd", "zstd", "images and archives that it has compressed"),
+    ("slirp4netns", "slirp4netns", "a lab's way out of the machine"),
     ("unshare", "util-linux", "the shell scripts that trace.shell() prints"),
 )
 

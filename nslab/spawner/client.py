@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from nslab import procfs, trace
-from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError
+from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError, Unavailable
 from nslab.model import NamespaceId
 from nslab.ops import Execute, IdMaps, InCgroup, Plan
 from nslab.spawner import channel
@@ -436,7 +436,12 @@ def ensure() -> Spawner:
                 _current.close()
             if not sys.executable:
                 raise NslabError("sys.executable is empty: nslab needs the path of this Python to start its spawner.")
-            _current = Spawner()
+            if not os.path.isdir("/proc/self/ns"):
+                raise Unavailable("there is no /proc, which tells all that nslab knows", "as root: mount -t proc proc /proc")
+            try:
+                _current = Spawner()
+            except OSError as error:
+                raise SpawnerError(f"the spawner could not be started: {error}.") from error
         return _current
 
 
