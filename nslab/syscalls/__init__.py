@@ -12,7 +12,14 @@ from nslab.syscalls.decode import MOUNT_FLAGS
 from nslab.syscalls.files import mkdir, mkdirat, owner_of, read_file, rmdir, symlinkat, write_file
 from nslab.syscalls.guard import allow, allowed
 from nslab.syscalls.ids import setgroups, setresgid, setresuid
-from nslab.syscalls.interfaces import IFF_UP, netlink_socket, packet_socket, set_interface_flags
+from nslab.syscalls.interfaces import (
+    IFF_UP,
+    add_default_route,
+    netlink_socket,
+    packet_socket,
+    set_interface_address,
+    set_interface_flags,
+)
 from nslab.syscalls.mounts import chroot, mount, mount_flags, pivot_root, umount2
 from nslab.syscalls.names import setdomainname, sethostname, uname
 from nslab.syscalls.nsfs import (
@@ -76,6 +83,7 @@ from nslab.syscalls.trees import (
 from nslab.syscalls.watches import inotify_add_watch, inotify_init1
 
 if TYPE_CHECKING:
+    from nslab.syscalls.machine import LINUX_REBOOT_CMD_POWER_OFF, finit_module, reboot
     from nslab.syscalls.mqueue import detached, mq_getattr, mq_open, mq_receive, mq_send, mq_unlink
     from nslab.syscalls.sysv import (
         GETALL,
@@ -104,25 +112,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AT_EMPTY_PATH", "AT_RECURSIVE", "GETALL", "IFF_UP", "IPC_CREAT", "IPC_EXCL", "IPC_NOWAIT", "IPC_PRIVATE", "IPC_RMID",
-    "MOUNT_ATTR_IDMAP", "MOUNT_ATTR_RDONLY", "MOUNT_FLAGS", "NS_GET_ID", "NS_GET_NSTYPE", "NS_GET_OWNER_UID", "NS_GET_PARENT",
-    "NS_GET_PID_FROM_PIDNS", "NS_GET_PID_IN_PIDNS", "NS_GET_USERNS", "OPEN_TREE_CLONE", "PR_SET_CHILD_SUBREAPER",
-    "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "RESOLVE_BENEATH", "RESOLVE_IN_ROOT", "RESOLVE_NO_MAGICLINKS",
-    "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "SEM_UNDO", "SETALL", "SHM_RDONLY", "allow", "allowed", "chdir", "chroot",
-    "clone", "clone3", "detached", "fork", "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "listns", "memory_at",
-    "mkdir", "mkdirat", "mount", "mount_flags", "mount_setattr", "move_mount", "mq_getattr", "mq_open", "mq_receive",
-    "mq_send", "mq_unlink", "msgctl", "msgget", "msgrcv", "msgsnd", "netlink_socket", "ns_get_id", "ns_get_nstype",
-    "ns_get_owner_uid", "ns_get_parent", "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_by_handle_at",
-    "open_inside", "open_namespace", "open_tree", "openat2", "owner_of", "packet_socket", "pidfd_getfd", "pidfd_open",
-    "pidfd_send_signal", "pivot_root", "posix_spawn", "prctl", "read_file", "remove_all", "rmdir", "semctl", "semget",
-    "semop", "set_interface_flags", "setdomainname", "setgroups", "sethostname", "setns", "setresgid", "setresuid", "setsid",
-    "shmat", "shmctl", "shmdt", "shmget", "signalfd", "siocgskns", "symlinkat", "umount2", "uname", "unshare", "write_file",
+    "LINUX_REBOOT_CMD_POWER_OFF", "MOUNT_ATTR_IDMAP", "MOUNT_ATTR_RDONLY", "MOUNT_FLAGS", "NS_GET_ID", "NS_GET_NSTYPE",
+    "NS_GET_OWNER_UID", "NS_GET_PARENT", "NS_GET_PID_FROM_PIDNS", "NS_GET_PID_IN_PIDNS", "NS_GET_USERNS", "OPEN_TREE_CLONE",
+    "PR_SET_CHILD_SUBREAPER", "PR_SET_DUMPABLE", "PR_SET_NAME", "PR_SET_PDEATHSIG", "RESOLVE_BENEATH", "RESOLVE_IN_ROOT",
+    "RESOLVE_NO_MAGICLINKS", "RESOLVE_NO_SYMLINKS", "RESOLVE_NO_XDEV", "SEM_UNDO", "SETALL", "SHM_RDONLY",
+    "add_default_route", "allow", "allowed", "chdir", "chroot", "clone", "clone3", "detached", "finit_module", "fork",
+    "inotify_add_watch", "inotify_init1", "is_procfs", "kill", "listns", "memory_at", "mkdir", "mkdirat", "mount",
+    "mount_flags", "mount_setattr", "move_mount", "mq_getattr", "mq_open", "mq_receive", "mq_send", "mq_unlink", "msgctl",
+    "msgget", "msgrcv", "msgsnd", "netlink_socket", "ns_get_id", "ns_get_nstype", "ns_get_owner_uid", "ns_get_parent",
+    "ns_get_pid_from_pidns", "ns_get_pid_in_pidns", "ns_get_userns", "open_by_handle_at", "open_inside", "open_namespace",
+    "open_tree", "openat2", "owner_of", "packet_socket", "pidfd_getfd", "pidfd_open", "pidfd_send_signal", "pivot_root",
+    "posix_spawn", "prctl", "read_file", "reboot", "remove_all", "rmdir", "semctl", "semget", "semop",
+    "set_interface_address", "set_interface_flags", "setdomainname", "setgroups", "sethostname", "setns", "setresgid",
+    "setresuid", "setsid", "shmat", "shmctl", "shmdt", "shmget", "signalfd", "siocgskns", "symlinkat", "umount2", "uname",
+    "unshare", "write_file",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """What the spawner has no need of is loaded when it is first used."""
     if name in __all__:
-        from nslab.syscalls import mqueue, sysv
+        from nslab.syscalls import machine, mqueue, sysv
 
-        return getattr(sysv if hasattr(sysv, name) else mqueue, name)
+        return next(getattr(module, name) for module in (sysv, mqueue, machine) if hasattr(module, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ import struct
 
 from nslab.syscalls.guard import invoke, refuse_here
 
-SIOCSIFFLAGS = 0x8914
+SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8914, 0x8916, 0x891C
 IFF_UP = 0x1
 ETH_P_ALL = 0x0003
 
@@ -27,6 +27,36 @@ def set_interface_flags(name: str, flags: int) -> None:
         return 0
 
     invoke("ioctl", ("socket", SIOCSIFFLAGS, name, flags), once)
+
+
+def set_interface_address(name: str, address: str, prefix: int) -> None:
+    """Give an interface its one IPv4 address and the length of its prefix, by two ioctls; as set_interface_flags."""
+    refuse_here("set_interface_address", "net")
+    mask = socket.inet_ntoa(struct.pack("!I", (1 << 32) - (1 << 32 - prefix)))
+    for request, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, mask)):
+        _inet_ioctl(request, struct.pack("16s16s8x", os.fsencode(name), _sockaddr(value)), f"{name} {value}")
+
+
+def add_default_route(gateway: str) -> None:
+    """Send what is for no network at hand to ``gateway``, by one ioctl. ENETUNREACH when that is not at hand either."""
+    refuse_here("add_default_route", "net")
+    up, by_gateway = 1, 2  # RTF_UP, RTF_GATEWAY
+    entry = struct.pack("8x16s16s16sH70x", _sockaddr("0.0.0.0"), _sockaddr(gateway), _sockaddr("0.0.0.0"), up | by_gateway)
+    _inet_ioctl(SIOCADDRT, entry, gateway)
+
+
+def _sockaddr(address: str) -> bytes:
+    """A struct sockaddr_in of 16 bytes."""
+    return struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))
+
+
+def _inet_ioctl(request: int, argument: bytes, said: str) -> None:
+    def once() -> int:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            fcntl.ioctl(sock, request, argument)
+        return 0
+
+    invoke("ioctl", ("socket", request, said), once)
 
 
 def netlink_socket() -> socket.socket:
