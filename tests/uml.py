@@ -1,78 +1,47 @@
-"""A command on a Linux of its own: Debian's user-mode-linux, a kernel that runs as an ordinary process, with a whole cgroup v2.
+"""A command on a Linux of its own, an ordinary process with a whole cgroup v2: see nslab.machines.
 
     python -m tests.uml FOLDER COMMAND...
 
-Its root is the machine's files, read-only; /tmp is its own and empty, but for FOLDER, the only place where something stays,
-and for the checkout and its Python, where these are there.
-It is root there, on one processor and with 512 MB, and alone; what it prints comes out here, and its status is ours.
+What stays of it is in FOLDER. It is root there, on one processor and with 512 MB, and alone; what it prints comes out here,
+and its status is ours.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-KERNEL = "linux.uml"
-POWER_OFF = "import ctypes; ctypes.CDLL(None).reboot(0x4321fedc)"
+from nslab.machines import BootError, OwnKernel
+
 KEPT = ("PATH", "LANG", "NSLAB_MUST_WORK", "NSLAB_TIER", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 
-INIT = """#!/bin/sh
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t tmpfs tmpfs /tmp
-mount -t tmpfs tmpfs /run
-mkdir /dev/shm /dev/pts && mount -t tmpfs tmpfs /dev/shm && mount -t devpts devpts /dev/pts
-mount -t cgroup2 none /sys/fs/cgroup
-mkdir -p {folder} && mount -t hostfs -o {folder} none {folder}
-for covered in {covered}; do mkdir -p "$covered" && mount -t hostfs -o ro,"$covered" none "$covered"; done
-ip link set lo up
-hostname machine
-cd {cwd} && env -i HOME=/tmp {env} {command} </dev/null
-echo $? > {folder}/status
-{python} -c {power_off}
-"""
 
-
-def run(folder: Path, command: Sequence[str], *, timeout: float = 600, hardware: Sequence[str] = (), **options: object) -> int:
-    """Boot, run a command, and return its status (255 when there is none). ``options`` are those of subprocess.run.
+def run(folder: Path, command: Sequence[str], *, timeout: float = 600, hardware: Sequence[str] = (), output: int = 1) -> int:
+    """Boot, run a command, and return its status (255 when there is none); ``output`` is where it writes.
 
     ``hardware`` are more words for the kernel, as eth0=mcast for a network card.
     """
-    init = folder / "init"
-    env = " ".join(f"{name}={shlex.quote(os.environ[name])}" for name in KEPT if name in os.environ)
-    needed = {os.getcwd(), sys.prefix, sys.base_prefix}
-    covered = [path for path in sorted(needed) if path.startswith(("/tmp/", "/run/"))]
-    init.write_text(
-        INIT.format(
-            folder=shlex.quote(str(folder)), covered=shlex.join(covered), cwd=shlex.quote(os.getcwd()), env=env,
-            command=shlex.join(command),
-            python=shlex.quote(sys.executable), power_off=shlex.quote(POWER_OFF),
-        )
-    )  # fmt: skip
-    init.chmod(0o755)
-    status = folder / "status"
-    status.unlink(missing_ok=True)
-    boot = [
-        KERNEL,
-        "rootfstype=hostfs",
-        "root=/dev/root",
-        "ro",
-        "mem=512M",
-        f"init={init}",
-        "con=null",
-        "con0=null,fd:1",
-        "quiet",
-        *hardware,
-    ]
-    home = {**os.environ, "HOME": str(folder)}  # it leaves a folder .uml there
-    subprocess.run(boot, stdin=subprocess.DEVNULL, env=home, timeout=timeout, **options)  # type: ignore[call-overload]
-    return int(status.read_text()) if status.exists() and status.read_text().strip() else 255
+    env = {"HOME": "/tmp", **{name: os.environ[name] for name in KEPT if name in os.environ}}
+
+    def hear(_: str, data: bytes) -> None:
+        while data:
+            data = data[os.write(output, data) :]
+
+    deadline = time.monotonic() + timeout
+    own = OwnKernel(command, env=env, write=[str(folder)], memory="512M", network=False, hardware=hardware)
+    with own:
+        try:
+            own.wait_up(hear)
+        except BootError as error:
+            hear("err", f"{error}\n".encode())
+        while own.over is None and own.readable(deadline - time.monotonic()):
+            own.receive(hear)
+    assert own.over is not None
+    return int(own.over.get("ended", 255))
 
 
 def output(script: str, *, hardware: Sequence[str] = ()) -> str:
@@ -83,7 +52,7 @@ def output(script: str, *, hardware: Sequence[str] = ()) -> str:
         (folder / "out").touch()
         command = ["sh", "-c", f"{sys.executable} {folder}/script.py > {folder}/out"]
         with open(folder / "console", "wb") as console:
-            status = run(folder, command, timeout=100, hardware=hardware, stdout=console, stderr=subprocess.STDOUT)
+            status = run(folder, command, timeout=100, hardware=hardware, output=console.fileno())
         assert status == 0, (folder / "console").read_text(errors="replace")
         return (folder / "out").read_text()
 
@@ -106,8 +75,6 @@ for wanted in {names!r}:
 
 
 def main() -> int:
-    if not shutil.which(KERNEL):
-        sys.exit(f"there is no {KERNEL}: apt-get install user-mode-linux")
     return run(Path(sys.argv[1]), sys.argv[2:])
 
 

@@ -17,7 +17,7 @@ import typer
 from nslab import __version__
 from nslab.errors import NslabError
 
-VERBS = ("course", "diff", "doctor", "down", "draw", "exec", "ls", "ping", "run", "tree", "up", "watch")
+VERBS = ("course", "diff", "doctor", "down", "draw", "exec", "ls", "ping", "run", "tree", "up", "vm", "watch")
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         from nslab.cli.common import status
 
         print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(status(error) if asked in ("run", "exec") else 1)
+        sys.exit(status(error) if asked in ("run", "exec", "vm") else 1)
 
 
 def _show_version(asked: bool) -> None:
@@ -106,6 +106,10 @@ def _load(verb: str) -> Callable[..., Any] | typer.Typer:
             from nslab.cli.up import up
 
             return up
+        case "vm":
+            from nslab.cli.vm import app
+
+            return app
         case _:
             from nslab.cli.run import run
 

@@ -1,9 +1,32 @@
-"""The machine: what it allows, and what to do about what it does not.
+"""The machine: what it allows, and what to do about what it does not; and a kernel of one's own, where it allows nothing.
 
 ``blockers`` knows what can forbid namespaces, ``equipment`` what else there has to be; ``checkup`` tries, and says it all.
+
+A kernel of one's own is a user-mode Linux, an ordinary process that needs no rights:
+
+    notebook server, or nslab vm ── warden ─┬─ linux.uml ── init (``inside``) ── the notebook's Python, or a command
+      ``own``, ``provisioner``              └─ slirp4netns: its network, and ports on 127.0.0.1
+
+``needs`` says what it takes, ``words`` what they say to each other, ``regsets`` what some processors need besides,
+``kernelspecs`` offers it in Jupyter.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from nslab.machines.checkup import doctor
+from nslab.machines.needs import own_kernel_check
 from nslab.machines.report import Check, Report
 
-__all__ = ["Check", "Report", "doctor"]
+if TYPE_CHECKING:
+    from nslab.machines.own import BootError, OwnKernel, run_in_own_kernel
+
+__all__ = ["BootError", "Check", "OwnKernel", "Report", "doctor", "own_kernel_check", "run_in_own_kernel"]
+
+
+def __getattr__(name: str) -> Any:
+    """What starts kernels is loaded when it is first used."""
+    if name in __all__:
+        from nslab.machines import own
+
+        return getattr(own, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from nslab.errors import NslabError, SyscallError
 from nslab.machines.blockers import blockers
 from nslab.machines.equipment import equipment
 from nslab.machines.machine import Machine
+from nslab.machines.needs import own_kernel_check
 from nslab.machines.report import Check, Report
 from nslab.model import KINDS
 
@@ -33,7 +34,7 @@ def doctor(root: str = "/", *, probe: Probe | None = None) -> Report:
     checks = [_verdict(machine, known, failed, obstacles, probe is not None), _privilege(machine), _kernel(known)]
     if probe:
         checks += [_trial("userns", ("user",), failed), _trial("trial", tuple(known), failed)]
-    return Report([*checks, *obstacles, *equipment(machine)])
+    return Report([*checks, *obstacles, own_kernel_check(machine), *equipment(machine)])
 
 
 def _try(kind: str) -> object:

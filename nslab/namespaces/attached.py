@@ -61,9 +61,9 @@ def complete(
     child = None
     with contextlib.ExitStack() as undo:
         streams = undo.enter_context(contextlib.closing(Streams(tty=True, stdin=True) if tty else Attached()))
-        signals = undo.enter_context(_signals())
+        signals = undo.enter_context(signals_here())
         if tty:
-            undo.enter_context(_every_key())
+            undo.enter_context(every_key())
             _same_size(streams)
         try:
             child = start(streams.theirs)
@@ -186,7 +186,7 @@ class _Bridge:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[Descriptor]:
+def signals_here() -> Iterator[Descriptor]:
     """A descriptor from which the numbers of the signals can be read that come meanwhile, instead of what they do else."""
     out, into = os.pipe()
     with Descriptor(out) as numbers, Descriptor(into):
@@ -205,7 +205,7 @@ def _signals() -> Iterator[Descriptor]:
 
 
 @contextlib.contextmanager
-def _every_key() -> Iterator[None]:
+def every_key() -> Iterator[None]:
     """The terminal here takes no key for itself: Ctrl-C and the others go to the pseudo-terminal."""
     if not os.isatty(0):
         yield

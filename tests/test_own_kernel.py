@@ -1,0 +1,291 @@
+"""A Linux kernel of one's own: what runs in it, what it sees of the machine, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nslab
+from nslab import procfs
+from nslab.machines import BootError, OwnKernel, doctor, needs, own_kernel_check, regsets, run_in_own_kernel, warden
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.requires("tool:linux.uml", "tool:slirp4netns")
+
+
+def left() -> list[str]:
+    """Folders of wardens that are there, and processes that name one."""
+    found = [str(path) for path in Path(needs.find().folder).glob(f"{warden.PREFIX}*")]
+    for pid in procfs.pids():
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if os.stat(f"/proc/{pid}").st_uid == os.geteuid() and warden.PREFIX.encode() in line:
+                found.append(line.decode(errors="replace"))
+    return found
+
+
+@contextlib.contextmanager
+def nothing_left(within: float = 2.0) -> Iterator[None]:
+    """What is there after the block and so many seconds was there before it."""
+    before = left()
+    yield
+    deadline = time.monotonic() + within
+    while (new := [each for each in left() if each not in before]) and time.monotonic() < deadline:
+        select.select([], [], [], 0.05)
+    assert not new
+
+
+def test_a_command_runs_as_root_of_another_kernel() -> None:
+    with nothing_left():
+        result = run_in_own_kernel(["sh", "-c", "uname -r; id -u; cat; echo wrong >&2; exit 7"], stdin=b"given", network=False)
+    release, uid, given = result.stdout.split("\n")
+    assert (uid, given, result.stderr, result.returncode) == ("0", "given", "wrong\n", 7)
+    assert release != os.uname().release
+
+
+def test_bytes_arrive_as_they_are_however_many() -> None:
+    data = os.urandom(1 << 20)
+    result = run_in_own_kernel(["cat"], stdin=data, text=False, network=False)
+    assert result.stdout == data
+
+
+def test_it_writes_to_the_folder_that_was_asked_for_and_to_no_other(tmp_path) -> None:
+    shared, other = tmp_path / "shared", ROOT / "not-on-the-machine"
+    shared.mkdir()
+    script = f"test -e {other}; echo $?; echo text > {shared}/file; echo x > {other}; cat {other}; ls /tmp/..{tmp_path.parent}"
+    with nothing_left():
+        for _ in range(2):  # the second begins as clean as the first
+            result = run_in_own_kernel(["sh", "-c", script], write=[str(shared)], network=False)
+            assert result.stdout.split()[:2] == ["1", "x"], result
+    assert (shared / "file").read_text() == "text\n"
+    assert (shared / "file").stat().st_uid == os.geteuid()
+    assert not other.exists()
+
+
+def test_containers_and_networks_are_made_in_it_that_this_kernel_may_not_have() -> None:
+    script = """
+import nslab
+with nslab.Container("web", isolate="uts pid ipc mnt net user cgroup", hostname="web", limits={"pids": 20}) as web:
+    print(web.run("hostname; echo $$").stdout.split())
+lab = nslab.Topology()
+a, b = lab.host("a"), lab.host("b")
+lab.link(a, b, delay="50ms")
+with lab.deploy():
+    print(a.run("ping -c2 -i0.2 b | tail -1").stdout)
+"""
+    result = run_in_own_kernel([sys.executable, "-c", script], cwd=str(ROOT), network=False)
+    first, last = result.check().stdout.strip().splitlines()
+    assert first == "['web', '2']"
+    assert 100 <= float(last.split("/")[4]) < 1000, "there and back is twice the delay"
+
+
+def test_a_kernel_that_does_not_come_up_says_why() -> None:
+    with nothing_left(), pytest.raises(BootError, match=r"(?s)gave up: Kernel panic.*console said last") as caught:
+        run_in_own_kernel(["true"], network=False, hardware=["init=/nowhere"])
+    assert "SELinux" not in str(caught.value)
+
+
+def test_a_command_that_is_not_there() -> None:
+    result = run_in_own_kernel(["no-such-program"], network=False)
+    assert result.returncode == 127
+    assert "no-such-program: No such file" in result.stderr
+
+
+def test_its_time_is_up() -> None:
+    with nothing_left(), pytest.raises(nslab.CommandTimeout, match="did not end within 1 s"):
+        run_in_own_kernel(["sleep", "100"], timeout=1, network=False)
+
+
+@pytest.mark.parametrize("victim", ["linux.uml", "slirp4netns", "nslab-warden"])
+def test_when_one_is_killed_all_go_and_it_says_who(victim) -> None:
+    with nothing_left():
+        with OwnKernel(["sleep", "100"]) as own:
+            own.wait_up()
+            pids = [own.process.pid, *procfs.descendants(own.process.pid)]
+            names = {pid: procfs.stat(pid).name for pid in pids}
+            os.kill(next(pid for pid in sorted(names) if names[pid] == victim), signal.SIGKILL)
+            while own.over is None:
+                assert own.readable(10)
+                own.receive()
+            assert own.over["why"], own.over
+            assert "SIGKILL" in own.explanation() or "warden was ended" in own.explanation()
+        deadline = time.monotonic() + 2
+        while alive := [pid for pid in pids if is_alive(pid)]:
+            assert time.monotonic() < deadline, [names[pid] for pid in alive]
+            select.select([], [], [], 0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return procfs.stat(pid).state not in "ZX"
+    except OSError:
+        return False
+
+
+def test_when_who_asked_is_killed_nothing_is_left() -> None:
+    code = """
+from nslab.machines import OwnKernel
+own = OwnKernel(["sleep", "100"])
+own.wait_up()
+print(own.process.pid, flush=True)
+own.process.wait()
+"""
+    with nothing_left():
+        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as asker:
+            assert asker.stdout
+            watch = int(asker.stdout.readline())
+            pids = [watch, *procfs.descendants(watch)]
+            assert len(pids) > 3
+            asker.kill()
+        deadline = time.monotonic() + 2
+        while any(is_alive(pid) for pid in pids):
+            assert time.monotonic() < deadline
+            select.select([], [], [], 0.05)
+
+
+def test_its_port_listens_on_loopback_only() -> None:
+    server = (
+        "import socket; s = socket.create_server(('', 4000)); print('up', flush=True); c, _ = s.accept(); c.sendall(b'hello')"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with OwnKernel([sys.executable, "-c", server], ports=[(port, 4000)]) as own:
+        heard: list[bytes] = []
+        own.wait_up(lambda _, data: heard.append(data))
+        while not heard and own.readable(30):
+            own.receive(lambda _, data: heard.append(data))
+        table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        listening = [row[1] for row in table if row[3] == "0A" and row[1].endswith(f":{own.ports[0]:04X}")]
+        assert listening == [f"0100007F:{own.ports[0]:04X}"]
+        with socket.create_connection(("127.0.0.1", own.ports[0]), timeout=10) as sock:
+            assert sock.recv(10) == b"hello"
+
+
+# -- where nothing is allowed -----------------------------------------------------------------------------------------
+
+
+def refusing() -> bytes:
+    """A program for seccomp(2): unshare, setns, mount and clone with a namespace flag are EPERM, clone3 is ENOSYS."""
+    flags = 0x7E020080  # all CLONE_NEW*
+
+    def refuse(number: int, errno: int) -> bytes:
+        return struct.pack("HBBIHBBI", 0x15, 0, 1, number, 0x06, 0, 0, 0x50000 | errno)
+
+    program = struct.pack("HBBI", 0x20, 0, 0, 0)
+    program += refuse(272, 1) + refuse(308, 1) + refuse(165, 1) + refuse(435, 38)
+    program += struct.pack("HBBI", 0x15, 0, 3, 56) + struct.pack("HBBI", 0x20, 0, 0, 16)
+    program += struct.pack("HBBI", 0x45, 0, 1, flags) + struct.pack("HBBI", 0x06, 0, 0, 0x50001)
+    return program + struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
+
+
+def forbid_everything() -> None:
+    """Between fork and exec: no new privileges, no capability even for root, and that filter."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    program = refusing()
+    buffer = ctypes.create_string_buffer(program)
+    fprog = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, ctypes.create_string_buffer(fprog), 0, 0) == 0  # PR_SET_SECCOMP, a filter
+
+
+@pytest.mark.requires("ordinary")
+def test_it_needs_nothing_that_can_be_forbidden(tmp_path) -> None:
+    code = """
+import nslab
+from nslab.machines import doctor, run_in_own_kernel
+report = doctor()
+print(report["isolation"].status, report["own-kernel"].status)
+script = "import nslab; print(nslab.run('hostname', isolate='uts user pid mnt net ipc cgroup', hostname='web').stdout)"
+import sys
+print(run_in_own_kernel([sys.executable, "-c", script]).check().stdout.strip())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, preexec_fn=forbid_everything, capture_output=True, text=True, timeout=110
+    )
+    assert done.stdout.split() == ["no", "yes", "web"], done.stderr
+
+
+# -- what is needed, and said -----------------------------------------------------------------------------------------
+
+
+def test_the_doctor_says_what_to_install(monkeypatch, tmp_path) -> None:
+    assert own_kernel_check().status == "yes"
+    assert doctor()["own-kernel"].status == "yes"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = own_kernel_check()
+    assert check.status != "yes"
+    assert "linux.uml" in check.finding
+    assert "apt-get install user-mode-linux slirp4netns" in check.remedy
+    with pytest.raises(nslab.Unavailable, match=r"linux\.uml"):
+        run_in_own_kernel(["true"])
+
+
+def test_memory_without_room_is_refused_before_anything_starts() -> None:
+    with nothing_left(0), pytest.raises(nslab.Unavailable, match="room"):
+        run_in_own_kernel(["true"], memory="100000G")
+
+
+def test_what_others_left_is_removed(tmp_path) -> None:
+    """Only a folder of ours that nobody holds, and not a new one."""
+    old, held, new = (tmp_path / f"{warden.PREFIX}{name}" for name in ("old", "held", "new"))
+    for folder in (old, held, new):
+        folder.mkdir()
+        (folder / warden.LOCK).touch()
+        if folder is not new:
+            os.utime(folder, (1, 1))
+    import fcntl
+
+    with open(held / warden.LOCK) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        warden.sweep(str(tmp_path))
+    assert [folder.exists() for folder in (old, held, new)] == [False, True, True]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="registers of x86-64")
+def test_registers_are_handed_back_in_the_size_that_this_kernel_wants() -> None:
+    """ptrace(PTRACE_SETREGSET) with the 2,696 bytes that user-mode Linux has: by the library it succeeds on every processor."""
+    code = """
+import ctypes, os, signal, struct, sys
+library = ctypes.CDLL(sys.argv[1], use_errno=True)
+library.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+library.ptrace.restype = ctypes.c_long
+pid = os.fork()
+if pid == 0:
+    library.ptrace(0, 0, None, None)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(5)
+os.waitpid(pid, 0)
+room = ctypes.create_string_buffer(2696)
+iovec = ctypes.create_string_buffer(struct.pack("QQ", ctypes.addressof(room), 2696))
+for request in (0x4204, 0x4205, 0x4205):
+    assert library.ptrace(request, pid, 0x202, iovec) == 0, (hex(request), ctypes.get_errno())
+before = bytes(room)
+assert library.ptrace(0x4204, pid, 0x202, iovec) == 0 and bytes(room) == before
+assert library.ptrace(3, pid, 0, None) != -1 or not ctypes.get_errno()
+assert library.ptrace(0x4205, 1 << 22, 0x202, iovec) == -1 and ctypes.get_errno() == 3
+library.ptrace(17, pid, None, None)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(regsets.library())
+        file.flush()
+        done = subprocess.run([sys.executable, "-c", code, file.name], capture_output=True, text=True)
+    assert done.stdout.strip() == "5", done.stderr
