@@ -65,12 +65,13 @@ class _Manager(KernelManager):
 class Kernel:
     """An ipykernel with files of its own in ``folder``; what it writes to its terminal goes to ``terminal``.
 
-    ``python`` is the command of its interpreter (setpriv ... python for another user, who is then the ``owner``).
+    ``python`` is the command of its interpreter (setpriv ... python for another user, who is then the ``owner``), or ``spec``
+    the whole kernelspec.
     """
 
     def __init__(
         self, folder: Path, *, python: Sequence[str] = (), env: Mapping[str, str] | None = None, owner: int | None = None,
-        cwd: Path | None = None,
+        cwd: Path | None = None, spec: KernelSpec | None = None,
     ):  # fmt: skip
         self.folder = folder
         home = folder / "home"
@@ -86,7 +87,7 @@ class Kernel:
         }
         self.manager = _Manager(connection_file=str(folder / "kernel.json"))
         self.manager.owner = owner
-        self.manager._kernel_spec = own_python(python)
+        self.manager._kernel_spec = spec or own_python(python)
         self.terminal = open(folder / "terminal", "w+b")  # noqa: SIM115
         try:
             self.manager.start_kernel(cwd=str(cwd or Path.cwd()), env=self.env, stdout=self.terminal, stderr=self.terminal)
