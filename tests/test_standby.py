@@ -36,6 +36,14 @@ def makers(trace: nslab.Trace) -> set[int]:
     return {step.pid for step in trace if step.call == "clone"}
 
 
+def test_an_own_clock_goes_with_an_own_root() -> None:
+    """Who is about to enter a root writes to /proc/self before, which belongs to root when nobody may reach into the memory."""
+    for _ in range(2):
+        with nslab.Container(isolate="all", clock={"boottime": "+1d"}, rootfs="machine") as web:
+            up = float(web.run("cat /proc/uptime", check=True).stdout.split()[0])
+            assert up > 86_400 and web.namespaces["time"] != nslab.Namespace.of("self", "time")
+
+
 def test_memory_that_was_lent_comes_back() -> None:
     """Each run has a maker of its own where it does not; on a busy machine some keep it, since they take more than 20 ms."""
     settled()

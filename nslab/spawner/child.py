@@ -103,12 +103,12 @@ def spend(
         if first:
             first()
         enters = any(op.enters for op in request.ops)
-        if enters and context.let_go >= 0:
-            guard.set_dumpable(False)  # the memory is also that of one outside: none from inside may reach into it
         for index, op in enumerate(ops):
             if request.stepwise:
                 report.send("wait", (index, report.pid))
                 report.wait()
+            if op.enters and context.let_go >= 0:  # not sooner: what is not dumpable may write nothing in its /proc/self
+                guard.set_dumpable(False)  # the memory is also that of one outside: none from inside may reach into it
             op.execute(context)
         work = request.work
         if enters and (not isinstance(work, Call) or work.foreign):
