@@ -163,15 +163,20 @@ class Discovery:
             making.make_room(len(wanted))
             own = procfs.read("self/cgroup").decode(errors="surrogateescape")
             seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
-            if self.machine["net"] not in wanted:
-                seen |= looking.here(self.machine, networks)
+            seen |= looking.here(self.machine, networks)
+            if self.machine["ipc"] not in wanted:
+                seen[self.machine["ipc"]] = looking.objects_here()
+            found, kinds = self.asker.found, self.kind_of()
             for some in visits:
-                seen |= some.read | some.seen(networks)
-            found = self.asker.found
+                self.contents |= contents.contents(some.read, kinds, {}, {}, {})
+            for some in visits:
+                seen |= some.seen(networks)
+            if self._visitor:
+                self._visitor.dismiss()
             paths = {identity: answers.path for identity, answers in found.items()}
             outside = {each: self._cgroup(each) or own for each, place in wanted.items() if place.kind == "cgroup"}
             outside[self.machine.get("cgroup", self.machine["net"])] = own
-            self.contents = contents.contents(seen, self.kind_of(), networks, paths, outside)
+            self.contents |= contents.contents(seen, kinds, networks, paths, outside)
         finally:
             networks.close()
         gone = {identity for identity, said in seen.items() if isinstance(said, FileNotFoundError | ProcessLookupError)}
@@ -185,15 +190,14 @@ class Discovery:
         for link, table in self.walk.mounts.items():
             if (identity := identity_of(link, self.device)) in chosen:
                 read[identity] = (table.pid, table.text)
+        own = {self.machine.get(kind) for kind in ("uts", "net", "cgroup")}
         wanted = {
             each: Place(kind, ways, each.ino, next(iter(self.members.get(each, ())), 0))
             for each, kind in chosen.items()
-            if each not in read and kind != "pid" and (ways := self._ways(each))
+            if each not in read and each not in own and kind != "pid" and (ways := self._ways(each))
         }
-        own = {self.machine.get(kind) for kind in ("uts", "net", "ipc", "cgroup")}
-        if wanted.keys() <= own or not privilege.is_privileged():  # else somebody goes there anyway
-            wanted = {each: place for each, place in wanted.items() if each not in own}
-        wanted = {each: place for each, place in wanted.items() if each != self.machine.get("cgroup")}  # which is read here
+        if wanted.keys() <= {self.machine["ipc"]} or not privilege.is_privileged():  # else a visitor is on its way anyway
+            wanted.pop(self.machine["ipc"], None)
         entrances = {}
         if not privilege.is_privileged():
             wanted = {each: place for each, place in wanted.items() if self.asker.found[each].path}

@@ -18,7 +18,7 @@ from typing import Any
 
 from nslab import netlink, procfs, syscalls, trace
 from nslab.errors import SpawnerError, SyscallError
-from nslab.model import NO_ID, IdMap, NamespaceId
+from nslab.model import NO_ID, IdMap, IpcObject, NamespaceId
 from nslab.observe.asking import Answers
 from nslab.ops import Plan
 from nslab.ops.visits import MOST, ORDER, Inside, Place, Visit, in_use, queues, tell
@@ -64,18 +64,18 @@ class Visitor:
             raise SpawnerError("the process that looked has ended.")
         return pickle.loads(data[1:]), found
 
-    @property
-    def pid(self) -> int:
-        self._child.wait_for(lambda: self._child.pid or self._child.gone is not None)
-        return self._child.pid
+    def dismiss(self) -> None:
+        """Nothing more will be asked: it ends while we go on. What it did is in the traces that are open."""
+        self._way.close()
+        if trace.is_open():
+            with contextlib.suppress(SyscallError):
+                self._child.settle()
+        self._child.kill()
 
     def close(self) -> None:
-        """End it; what it did is in the traces that are open."""
-        self._way.close()
+        """Wait until it is gone."""
         try:
-            if trace.is_open():
-                with contextlib.suppress(SyscallError):
-                    self._child.settle()
+            self.dismiss()
         finally:
             self._child.end()
 
@@ -92,19 +92,23 @@ def processes(names: tuple[str, ...], *, commands: bool, visitor: Visitor) -> wa
 
 
 def here(machine: Mapping[str, NamespaceId], networks: Networks) -> Seen:
-    """The namespaces that this process is in: it needs to enter nothing."""
+    """The UTS and network namespace that this process is in: it needs to enter nothing."""
     names = syscalls.uname()
     networks[machine["net"]] = netlink.Socket(syscalls.netlink_socket())
-    objects = list(procfs.system_v())
-    with contextlib.suppress(OSError):  # not for an ordinary user to see
-        objects += queues()
     with Descriptor(os.open("/proc", os.O_PATH | os.O_CLOEXEC)) as proc:
         tables = {table: _text(f"self/net/{table}") for table in in_use(proc.fileno())}
     return {
         machine["uts"]: (names.nodename, _text("sys/kernel/domainname").strip()),
         machine["net"]: Inside(tables, *netlink.inventory(networks[machine["net"]])),
-        machine["ipc"]: tuple(objects),
     }
+
+
+def objects_here() -> tuple[IpcObject, ...]:
+    """Those of the IPC namespace that this process is in."""
+    objects = list(procfs.system_v())
+    with contextlib.suppress(OSError):  # not for an ordinary user to see
+        objects += queues()
+    return tuple(objects)
 
 
 def by_members(kinds: Mapping[NamespaceId, str], members: Mapping[NamespaceId, list[int]]) -> Seen:

@@ -25,6 +25,7 @@ from nslab.procfs import walk
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 ORDER = ("uts", "cgroup", "net", "ipc", "time", "user", "mnt")  # mnt last: then other files are in sight
+_FEW = 5  # mounts that may as well be taken away one by one
 MOST = 100_000  # bytes in one message
 SOCKETS = ("tcp", "tcp6", "udp", "udp6")
 
@@ -121,6 +122,7 @@ def _enter(
         opened = syscalls.open_namespace(user)
         syscalls.setns(opened, KINDS["user"].flag, f"fd of {user}")
         syscalls.unshare(KINDS["mnt"].flag)  # it may mount nothing in that of the machine: not even a look at queues
+    root = _own_mounts() if sum(each.kind == "ipc" for each in places) > _FEW else -1
     said: dict[int, Any] = {}
     more: dict[int, int] = {}
     for number in sorted(range(len(doors)), key=lambda index: ORDER.index(places[index].kind)):
@@ -132,11 +134,13 @@ def _enter(
                 said[number] = _maps(door, place)
             else:
                 syscalls.setns(door, KINDS[place.kind].flag, f"fd of {place.paths[0]}")
-                said[number] = _network(number, proc, more) if place.kind == "net" else _read(place, proc)
+                said[number] = _network(number, proc, more) if place.kind == "net" else _read(place, proc, root)
         except OSError as error:
             said[number] = OSError(error.errno, os.strerror(error.errno or 0))
         if not isinstance(door, OSError):
             os.close(door)
+    if root >= 0:
+        os.close(root)
     return (said, [*more]), [*more.values()]
 
 
@@ -168,7 +172,17 @@ def _network(number: int, proc: int, more: dict[int, int]) -> Inside:
         return inside
 
 
-def _read(place: Place, proc: int) -> Any:
+def _own_mounts() -> int:
+    """Have a mount namespace for mounts of one's own, which end with it, all at once; its root, or -1 if that may not be."""
+    try:
+        syscalls.unshare(KINDS["mnt"].flag)
+        syscalls.mount("none", "/", None, syscalls.MOUNT_FLAGS["MS_REC"] | syscalls.MOUNT_FLAGS["MS_PRIVATE"])
+    except SyscallError:
+        return -1
+    return os.open("/", os.O_PATH | os.O_CLOEXEC)
+
+
+def _read(place: Place, proc: int, root: int) -> Any:
     """What is to be read where this process now is."""
     match place.kind:
         case "uts":
@@ -176,7 +190,7 @@ def _read(place: Place, proc: int) -> Any:
         case "cgroup":
             return _text(proc, f"{place.member}/cgroup" if place.member else "self/cgroup")
         case "ipc":
-            return (*procfs.system_v(f"/proc/self/fd/{proc}"), *_queues())
+            return (*procfs.system_v(f"/proc/self/fd/{proc}"), *_queues(root))
         case "time":
             return _text(proc, "self/timens_offsets")
         case _:
@@ -229,15 +243,19 @@ def _maps(door: int, place: Place) -> tuple[str, str, str]:
         os.waitpid(pid, 0)
 
 
-def _queues() -> tuple[IpcObject, ...]:
+def _queues(root: int) -> tuple[IpcObject, ...]:
     try:
-        return tuple(queues())
+        return tuple(queues(root))
     except SyscallError:
         return ()
 
 
-def queues() -> Iterator[IpcObject]:
-    """The POSIX message queues here, by a mount that is mounted nowhere: one that is somewhere may show another namespace."""
+def queues(root: int = -1) -> Iterator[IpcObject]:
+    """The POSIX message queues here, by a mount that is mounted nowhere: one that is somewhere may show another namespace.
+
+    At ``root``, a descriptor, it is left, to go with many: for each that goes alone the kernel waits until all processors have
+    seen that, close to a millisecond.
+    """
     mount = syscalls.detached("mqueue")
     try:
         folder = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount)
@@ -249,5 +267,7 @@ def queues() -> Iterator[IpcObject]:
                 yield IpcObject("mq", 0, -1, f"/{name}", info.st_mode & 0o777, info.st_uid, size, -1)
         finally:
             os.close(folder)
+        if root >= 0:
+            syscalls.move_mount(mount, root)
     finally:
         os.close(mount)

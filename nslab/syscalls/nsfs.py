@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import struct
+import sys
 
 from nslab.syscalls.guard import invoke, libc
 
@@ -63,9 +64,7 @@ def ns_get_pid_in_pidns(fd: int, pid: int) -> int:
 
 def ns_get_id(fd: int) -> int:
     """The number of the namespace, which the kernel gives to no other one as long as it runs; ENOTTY before Linux 6.18."""
-    number = array.array("Q", [0])
-    invoke("ioctl", (fd, NS_GET_ID), fcntl.ioctl, fd, NS_GET_ID, number)
-    return number[0]
+    return int.from_bytes(invoke("ioctl", (fd, NS_GET_ID), fcntl.ioctl, fd, NS_GET_ID, bytes(8)), sys.byteorder)
 
 
 def listns(after: int = 0, ns_type: int = 0, user_ns_id: int = 0, nr_ns_ids: int = 1000) -> list[int]:
