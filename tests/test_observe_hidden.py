@@ -191,7 +191,7 @@ def test_who_walks_with_us_is_gone_afterwards_and_its_steps_are_told(monkeypatch
     monkeypatch.setattr(discovering, "SHARED", 0)
     with nslab.Container(isolate="uts") as web, web.namespaces["uts"]:
         with nslab.record() as trace:
-            snapshot = nslab.discover()
+            snapshot = nslab.discover(web)  # whatever others of this user have
         (visitor,) = {step.pid for step in trace if step.call == "setns"}
         assert not os.path.exists(f"/proc/{visitor}")
         assert snapshot.by_id[web.namespaces.ids()["uts"]].content
