@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.crash.oracle import children, name
 from tests.helpers import eventually, has_ended, in_python, pidfd_of
 
 KINDS = "uts user pid mnt"
+PIDFD_GETFD = 438
 
 
 def standbys() -> set[int]:
@@ -183,6 +185,22 @@ def test_a_standby_that_was_killed_is_replaced() -> None:
             os.kill(pid, signal.SIGKILL)
             assert has_ended(pidfd)
     assert nslab.run("hostname", isolate=KINDS, hostname="again").stdout == "again\n"
+
+
+def test_a_standby_that_was_buried_gets_no_request() -> None:
+    """What it had started, here this test, may keep its end of the channel open: then a request would wait there for ever."""
+    with contextlib.ExitStack() as held:
+        for pid in settled():
+            sockets = [fd for fd in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")]
+            with pidfd_of(pid) as pidfd:
+                for number in sockets:
+                    fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, int(number), 0)
+                    assert fd >= 0, os.strerror(ctypes.get_errno())
+                    held.callback(os.close, fd)
+                os.kill(pid, signal.SIGKILL)
+                assert has_ended(pidfd)
+            assert eventually(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+        assert nslab.run("hostname", isolate=KINDS, hostname="again", timeout=10).stdout == "again\n"
 
 
 def test_a_request_that_dies_with_its_standby_is_an_error() -> None:

@@ -80,6 +80,14 @@ class Pool:
             return standby
         raise NslabError("a new process of the spawner ends before it can take a request.")
 
+    def forget(self, pid: int) -> None:
+        """It was reaped, and gets no request: what it had started may keep its end of the channel open for a moment."""
+        for standby in [standby for standby in self._idle if standby.pid == pid]:
+            self._idle.remove(standby)
+            standby.sock.close()
+        if pid in self._lending:
+            self._outdated.add(pid)
+
     def at_work(self) -> list[Standby]:
         return [*self.making.values(), *self._lending.values()]
 

@@ -349,6 +349,7 @@ class Server:
                 return
             if pid not in self.children or pid in self.pool.making:
                 self.hear_all()
+            self.pool.forget(pid)
             if pid == self.borrowed and status != 0:  # killed: nothing of an ordinary user can go on, he gets a new pair
                 self.end()  # (with 0 it ended by itself, since an interrupt made the notebook forget it)
             reply = self.children.pop(pid, None)
