@@ -18,9 +18,9 @@ from nslab.machines.report import Check
 
 HERE, OWN, NATIVE = "nslab", NAME, "python3"
 ICONS = Path(__file__).parent / "icons"
-DESCRIPTIONS = {
-    HERE: "Namespaces on the kernel of this machine: as root, or in a user namespace.",
-    OWN: "A Linux kernel of your own, in which you are root. It needs no rights here, and starts clean each time.",
+EXPLAINED = {
+    HERE: "works on the kernel of this machine, as root or in a user namespace.",
+    OWN: "is a Linux kernel that is yours alone. You are its root, it needs no rights here, and it starts clean each time.",
 }
 SHOWN = {HERE: "nslab (this machine)", OWN: "nslab (own kernel)"}
 
@@ -42,7 +42,7 @@ def spec(name: str) -> dict[str, Any]:
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": SHOWN[name],
         "language": "python",
-        "metadata": {"debugger": True, "supported_encryption": ["curve"], "description": DESCRIPTIONS[name]},
+        "metadata": {"debugger": True, "supported_encryption": ["curve"], "nslab": EXPLAINED[name]},
         "kernel_protocol_version": "5.5",
     }
     if name == OWN:

@@ -26,6 +26,8 @@ WINDOW = 3072  # bytes of input on their way: a serial line with more than 4,095
 NOT_PASSED = {"XDG_RUNTIME_DIR", "TMPDIR", "TMP", "TEMP", "LD_PRELOAD"}  # of the machine
 COVERED = ("/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # what a kernel has its own of
 
+ALWAYS_SAID = ("SELinux", "Waiting for connection", "tapfd", "BESS mode", "mmapper_init", "ubd device 0")  # on the console
+
 Listener = Callable[[str, bytes], None]
 
 
@@ -188,7 +190,8 @@ class OwnKernel:
         why = over.get("failed") or over.get("why") or f"{self.args[0]} ended with status {over.get('ended')}"
         if self.started:
             return f"the kernel of your own has ended: {why}"
-        lines = [line for line in over.get("console", "").splitlines() if line.strip() and "SELinux" not in line][-12:]
+        said_last = [line.strip() for line in over.get("console", "").splitlines()]
+        lines = [line for line in said_last if line and not any(word in line for word in ALWAYS_SAID)][-12:]
         said = "\n  ".join(["\nits console said last:", *lines]) if lines else ""
         return f"the kernel of your own did not come up: {why}{said}"
 

@@ -69,7 +69,7 @@ class OwnKernelProvisioner(LocalProvisioner):
             await asyncio.to_thread(self.own.wait_up, self._copy)
         except NslabError as error:
             self.own = None
-            raise RuntimeError(str(error)) from error
+            raise RuntimeError(" ".join(str(error).split("\n"))) from error  # Jupyter shows it in one line
         self._thread.start()
         self.pid = self.own.process.pid
         self.log.info("nslab: the kernel of %s is up", self.kernel_id)

@@ -5,6 +5,7 @@ The server works on a copy of notebooks/ and has a home of its own, so that neit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nslab.machines import kernelspecs
 from tests.browser.jupyter import Server, answers, free_port, own_home
 from tests.browser.notebook import Notebook
 from tests.browser.processes import wait_until
@@ -28,13 +30,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 QUIET = "disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
 
 
-@pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    served = folder / "notebooks"
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """A server with a home, notebooks and kernels of its own below ``folder``, and ``first``, the first folder of its PATH."""
+    served, first = folder / "notebooks", folder / "first"
     if (ROOT / "notebooks").is_dir():
         shutil.copytree(ROOT / "notebooks", served, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     served.mkdir(exist_ok=True)
+    first.mkdir()
+    kernelspecs.install(prefix=str(folder))
+    env = {**own_home(folder), "JUPYTER_PATH": f"{folder}/share/jupyter", "PATH": f"{first}:{os.environ['PATH']}"}
     port, token = free_port(), secrets.token_hex(16)
     command = [
         sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
@@ -44,8 +49,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if os.geteuid() == 0:
         command.append("--allow-root")
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=own_home(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    found = Server(f"http://127.0.0.1:{port}", token, served, process)
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    found = Server(f"http://127.0.0.1:{port}", token, served, process, first)
     try:
         wait_until(lambda: answers(f"{found.url}/api"), 60, (folder / "log").read_text)
         yield found
@@ -56,6 +61,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server")) as found:
+        yield found
 
 
 @pytest.fixture(scope="package")

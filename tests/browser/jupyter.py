@@ -20,12 +20,14 @@ class Server:
     token: str
     folder: Path  # what it serves
     process: subprocess.Popen[bytes]
+    first: Path  # the first folder of its PATH
 
-    def api(self, path: str, method: str = "GET") -> Any:
+    def api(self, path: str, method: str = "GET", content: Any = None) -> Any:
         request = urllib.request.Request(
-            f"{self.url}/api/{path}", method=method, headers={"Authorization": f"token {self.token}"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as response:
+            f"{self.url}/api/{path}", method=method, headers={"Authorization": f"token {self.token}"},
+            data=None if content is None else json.dumps(content).encode(),
+        )  # fmt: skip
+        with urllib.request.urlopen(request, timeout=10 if content is None else 60) as response:
             body = response.read()
         return json.loads(body) if body else None
 
