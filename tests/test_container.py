@@ -325,3 +325,18 @@ def test_what_runs_out_of_time_ends_with_its_children(kinds: str) -> None:
         number = int(caught.value.result.stdout)
         assert not web.call(os.path.exists, f"/proc/{number}")
         assert "sleep" not in web.run("ps -e -o comm=").lines or "pid" not in kinds
+
+
+def test_commands_that_ended_hold_no_descriptor() -> None:
+    """Each had one for as long as its container lived: after a thousand of them there were no more."""
+
+    def held() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with nslab.Container(isolate="uts pid mnt") as web:
+        web.run("true")
+        before = held()
+        for _ in range(40):
+            web.run("true")
+            web.popen("exit 3").wait()
+        assert eventually(lambda: web.run("true").returncode == 0 and held() <= before + 4)

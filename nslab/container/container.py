@@ -325,7 +325,7 @@ class Container:
             work = replace(work, before=(), launched=True) if isinstance(work, Execute) else work
         plan = Plan(ops, work if isinstance(work, Execute) else None)
         child = self._spawner.start(plan, work=work, fds={**fds, "init": pidfd}, borrowed=self._borrowed)
-        self._kept[:] = [kept for kept in self._kept if kept.gone is None]
+        self._kept[:] = [kept for kept in self._kept if not kept.is_over]
         self._kept.append(child)
         return child
 

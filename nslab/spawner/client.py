@@ -203,6 +203,14 @@ class Child:
             self._pidfd = self._open(self.pid)
         return self._pidfd
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is gone, be it that nobody has heard that yet: the spawner then closes its end."""
+        try:
+            return self.gone is not None or _hung_up(self.reply)
+        except ValueError:  # somebody heard it at this moment, and closed ours
+            return True
+
     def work_pidfd(self) -> Descriptor | None:
         """The same for the work, of a process that is not in a PID namespace of its own; None when that has ended."""
         return self._open(self.work_pid)
