@@ -59,6 +59,14 @@ def test_A03_entering_does_not_trip_over_what_is_shared() -> None:
     assert caught.value.name == "EINVAL"
 
 
+@pytest.mark.uml
+@pytest.mark.skipif(os.path.exists("/proc/self/ns/time"), reason="this kernel has time namespaces")
+def test_a_kind_that_the_kernel_was_built_without_is_named() -> None:
+    """Debian's user-mode Linux has no time namespaces."""
+    with nslab.process() as process, pytest.raises(nslab.SyscallError, match="no namespaces of kind time"):
+        process.unshare("uts time")
+
+
 def test_what_flags_of_a_pidfd_do_not_name_is_not_joined_and_the_hint_says_so() -> None:
     def join(kinds: int) -> None:
         pidfd = os.pidfd_open(os.getppid())

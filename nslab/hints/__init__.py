@@ -75,6 +75,10 @@ def _threads(kinds: str, rule: str) -> str:
     )
 
 
+def _lacking(kinds: list[str]) -> list[str]:
+    return [kind for kind in kinds if not os.path.exists(f"/proc/self/ns/{kind}")]
+
+
 def _unshare(errno: int, **facts: Any) -> str:
     return _new(errno, verb="unshare", **facts)
 
@@ -84,6 +88,11 @@ def _new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), verb: str = "f
     kinds = _kinds(flags)
     if set_tid and (hint := _chosen(errno, kinds, set_tid)):
         return hint
+    if errno == EINVAL and os.path.exists("/proc/self/ns") and (lacking := _lacking(kinds)):
+        return (
+            f"this kernel has no namespaces of kind {', '.join(lacking)}: it is older than they are, or was built without.\n"
+            "what to do: ask for others; ls /proc/self/ns lists what there is. namespaces(7)"
+        )
     if errno == EINVAL and "user" in kinds and procfs.threads() > 1:
         return _threads("a user namespace", "unshared")
     if errno == EINVAL and "pid" in kinds and _pid_for_children_differs():
