@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -119,3 +120,19 @@ def test_after_the_end_of_init_the_container_is_named(tmp_path: Path) -> None:
             raised(use, *words) for use in (lambda: web.run("true"), lambda: web.popen("true"), lambda: web.call(os.getpid))
         ]
         assert {type(error) for error in dead} == {nslab.DeadNamespace}
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_who_enters_while_init_ends_is_told_that(dies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may answer EPERM for a process that is on its way out, as for one that may not be entered."""
+    with nslab.Container("web", isolate="uts") as web:
+
+        def refused(*_: object, **__: object) -> None:
+            if dies:
+                os.kill(web.pid, signal.SIGKILL)
+            raise nslab.SyscallError("setns", (), errno.EPERM)
+
+        monkeypatch.setattr(web._spawner, "start", refused)
+        error = raised(lambda: web.run("true"), f"its init (PID {web.pid}) has ended" if dies else "EPERM")
+        assert type(error) is (nslab.DeadNamespace if dies else nslab.SyscallError)
+        monkeypatch.undo()
