@@ -236,3 +236,39 @@ def test_a_lab_that_was_destroyed_claims_nothing() -> None:
     assert len(numbers) == 5, "two networks, two host names, one fabric"
     running.destroy()
     assert running.held() == []
+
+
+LAB = """
+import sys, nslab
+topology = nslab.Topology.single(2, name="the ring")
+lab = topology.deploy()
+def say():
+    print(*(each.ino for each in lab.held()), flush=True)
+    sys.stdin.readline()
+say()
+topology.host("late")
+say()
+lab.destroy()
+say()
+"""
+
+
+def test_a_lab_of_another_process_is_known_by_its_name_as_long_as_it_is_up() -> None:
+    """Nobody is in its namespaces, and no command line tells: the process that holds them says so."""
+    with script(LAB) as process:
+
+        def labels(line: str) -> set[str]:
+            snapshot = nslab.discover(contents=False)
+            assert snapshot.by_id[snapshot.machine["net"]].belongs == ""
+            return {each.belongs for each in snapshot.namespaces if each.id.ino in map(int, line.split())}
+
+        first = process.stdout.readline()
+        assert len(first.split()) == 5, "two networks and host names, and the fabric"
+        assert labels(first) == {"lab the ring"}
+        print(file=process.stdin, flush=True)
+        second = process.stdout.readline()
+        assert len(second.split()) == 7
+        assert labels(second) == {"lab the ring"}
+        print(file=process.stdin, flush=True)
+        assert process.stdout.readline() == "\n"
+        assert "lab the ring" not in labels(second)

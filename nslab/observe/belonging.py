@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 
@@ -38,9 +39,11 @@ def tool_of(cgroup: str) -> str:
 
 
 def labels(
-    processes: Mapping[int, Raw], kinds: KindsOf, machine: Mapping[str, NamespaceId], held: Mapping[NamespaceId, Iterable[int]]
+    processes: Mapping[int, Raw], kinds: KindsOf, machine: Mapping[str, NamespaceId],
+    held: Mapping[NamespaceId, Iterable[int]], claimed: Iterable[tuple[int, int, str]],
 ) -> dict[NamespaceId, str]:  # fmt: skip
-    """Whose each namespace is; ``held`` are the PIDs of the processes that hold it by a descriptor."""
+    """Whose each namespace is. ``held`` are the PIDs of the processes that hold it by a descriptor; ``claimed`` is what some
+    say of those that they hold: PID, descriptor, label."""
     found: dict[NamespaceId, str] = {}
     common = set(machine.values())
 
@@ -56,6 +59,11 @@ def labels(
             put(process.pid, _ours(process), kinds.get(process.ppid, {}).values())
     for holder in claims.holders():
         found |= dict.fromkeys((each for each in holder.held() if each not in common), holder.label())
+    for pid, number, label in (each for each in claimed if each[2].startswith("lab")):
+        with contextlib.suppress(OSError, ValueError):  # it has ended, is not ours to read, or says something else
+            for identity in claims.read(f"/proc/{pid}/fd/{number}"):
+                if pid in held.get(identity, ()) and identity not in common:
+                    found.setdefault(identity, label)
     for identity, pids in held.items():
         lab = next((processes[pid] for pid in pids if pid in processes and processes[pid].name == "nslab-lab"), None)
         if lab and identity not in common:

@@ -138,7 +138,7 @@ class Discovery:
         except SyscallError as error:
             self.unlisted = error.errno or 0
         held = {key: [each.pid for each in refs if each.sort == "descriptor"] for key, refs in self.references.items()}
-        self.labels = belonging.labels(self.processes, self.kinds, self.machine, held)
+        self.labels = belonging.labels(self.processes, self.kinds, self.machine, held, self.walk.claims)
 
     def _refer(self, reference: Reference) -> None:
         identity = identity_of(reference.link, self.device)

@@ -25,7 +25,8 @@ _PATHS = tuple(os.fsencode(f"ns/{entry}") for entry in _LINKS)
 _OF_THREADS = ("mnt", "uts", "ipc", "net", "cgroup")  # a thread cannot be in another one of the other kinds
 _PID, _TIME = _LINKS.index("pid"), _LINKS.index("time")
 _SOCKET = b"socket:["
-_PREFIXES = (_SOCKET, *(os.fsencode(f"{kind}:[") for kind in KINDS))
+_CLAIM, _GONE_FILE = b"/memfd:nslab-claim:", b" (deleted)"  # see namespaces.claims
+_PREFIXES = (_SOCKET, _CLAIM, *(os.fsencode(f"{kind}:[") for kind in KINDS))
 _DESCRIPTORS = tuple(b"fd/%d" % number for number in range(256))
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_CLOEXEC
@@ -93,6 +94,7 @@ class Walk:
     references: list[Reference] = field(default_factory=list)
     mounts: dict[str, Table] = field(default_factory=dict)
     sockets: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # a process that has each, and as which descriptor
+    claims: list[tuple[int, int, str]] = field(default_factory=list)  # PID, descriptor, and what is said there: "lab ring"
     refused: int = 0
     closed: int = 0
     vanished: int = 0
@@ -121,16 +123,17 @@ class Walk:
         """As values that marshal knows, for ``add``."""
         rows = ([tuple(each) for each in self.processes], [tuple(each) for each in self.references])
         mounts = {link: tuple(table) for link, table in self.mounts.items()}
-        return (*rows, mounts, self.sockets, self.refused, self.closed, self.vanished)
+        return (*rows, mounts, self.sockets, self.claims, self.refused, self.closed, self.vanished)
 
     def add(self, other: tuple[Any, ...]) -> None:
         """What another process has found in its pieces of the same walk."""
-        processes, references, mounts, sockets, refused, closed, vanished = other
+        processes, references, mounts, sockets, claims, refused, closed, vanished = other
         self.processes += map(Raw._make, processes)
         self.references += map(Reference._make, references)
         for link, table in mounts.items():
             self.mounts[link] = min(self.mounts.get(link, Table._make(table)), Table._make(table))
         self.sockets = {**sockets, **self.sockets}
+        self.claims += claims
         self.refused, self.closed, self.vanished = self.refused + refused, self.closed + closed, self.vanished + vanished
 
 
@@ -291,6 +294,8 @@ def _descriptors(folder: int, pid: int, root: str, found: Walk) -> None:
 def _descriptor(link: bytes, pid: int, number: int, root: str, found: Walk) -> None:
     if link.startswith(_SOCKET):
         found.sockets.setdefault(link, (pid, number))
+    elif link.startswith(_CLAIM):
+        found.claims.append((pid, number, _plain(link[len(_CLAIM) :].removesuffix(_GONE_FILE))))
     else:
         path = f"{root}/{pid}/fd/{number}"
         found.references.append(Reference(_plain(link), "descriptor", pid, str(number), path))

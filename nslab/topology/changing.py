@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from nslab import network
 from nslab.model import Endpoint, Layout, LinkLayout, StaticRoute
+from nslab.namespaces import claims
 from nslab.netlink import Request
 from nslab.network import batching, messages
 from nslab.topology import hiding, resolving, undoing
@@ -193,6 +194,7 @@ class _Change:
             lab.hostnames.pop(name, None)
         for each in self.closing:
             each.close()
+        claims.claim(lab)
 
     def _touched(self) -> set[str]:
         """The nodes whose addresses or routes may change, also of those that go."""

@@ -282,6 +282,7 @@ class Lab(Looking):
     def destroy(self) -> None:
         """End what runs in it, and let go of everything. Nothing is left when it returns."""
         self.running = False
+        claims.drop(self)
         for forward in self.forwards:
             forward.close()
         for command in list(self.commands):
