@@ -259,6 +259,7 @@ def test_owners_folds_whole_branches_and_counts_each_namespace() -> None:
         assert len(drawn.left) + len(drawn.more) <= most
         picture = nslab.draw(crowded, view="owners", most=most)
         assert picture.dot.count(" [label=") == len(drawn.left) + len(drawn.more) + bool(drawn.rest)
+        assert ("-> rest" in picture.dot) == bool(drawn.rest), "which hangs on its owners"
         assert f"user  {MACHINE['user'].ino}" in " ".join(shown(picture)).replace("user ", "user  ")
 
 

@@ -38,7 +38,12 @@ def owners(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pict
             todo += [each.id] if each.kind == "user" and each.id in shown.left else []
     if shown.rest:
         which = style.tooltip(names([_title(snapshot, each) for each in shown.rest]))
-        graph.node("rest", style.label(f"{len(shown.rest)} more namespaces"), shape="box", peripheries="2", tooltip=which)
+        whom = ", ".join(dict.fromkeys(whose(snapshot, each) for each in shown.rest))
+        head = style.label(f"{len(shown.rest)} more namespaces", whom)
+        graph.node("rest", head, shape="box", peripheries="2", tooltip=which)
+        for above in dict.fromkeys(each.parent if each.kind == "user" else each.owner for each in shown.rest):
+            if above in shown.left:
+                graph.edge(_name(above), "rest", style="dashed", arrowhead="none")
     rows = _rows(snapshot)
     return Picture(title or f"Who owns what: {snapshot.scope}", graph.source, text_table(rows), rows, ABOUT)
 
