@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import select
@@ -20,32 +19,18 @@ import pytest
 
 import nslab
 from nslab import procfs
-from nslab.machines import BootError, OwnKernel, doctor, needs, own_kernel_check, regsets, run_in_own_kernel, warden
+from nslab.machines import BootError, OwnKernel, doctor, own_kernel_check, regsets, run_in_own_kernel, warden
+from tests.own_kernels import is_alive, nothing_left, sockets_apart
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.requires("tool:linux.uml", "tool:slirp4netns")
 
 
-def left() -> list[str]:
-    """Folders of wardens that are there, and processes that name one."""
-    found = [str(path) for path in Path(needs.find().folder).glob(f"{warden.PREFIX}*")]
-    for pid in procfs.pids():
-        with contextlib.suppress(OSError):
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if os.stat(f"/proc/{pid}").st_uid == os.geteuid() and warden.PREFIX.encode() in line:
-                found.append(line.decode(errors="replace"))
-    return found
-
-
-@contextlib.contextmanager
-def nothing_left(within: float = 2.0) -> Iterator[None]:
-    """What is there after the block and so many seconds was there before it."""
-    before = left()
-    yield
-    deadline = time.monotonic() + within
-    while (new := [each for each in left() if each not in before]) and time.monotonic() < deadline:
-        select.select([], [], [], 0.05)
-    assert not new
+@pytest.fixture(autouse=True)
+def apart(monkeypatch) -> Iterator[None]:
+    with sockets_apart() as folder:
+        monkeypatch.setenv("TMPDIR", str(folder))
+        yield
 
 
 def test_a_command_runs_as_root_of_another_kernel() -> None:
@@ -126,13 +111,6 @@ def test_when_one_is_killed_all_go_and_it_says_who(victim) -> None:
         while alive := [pid for pid in pids if is_alive(pid)]:
             assert time.monotonic() < deadline, [names[pid] for pid in alive]
             select.select([], [], [], 0.05)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return procfs.stat(pid).state not in "ZX"
-    except OSError:
-        return False
 
 
 def test_when_who_asked_is_killed_nothing_is_left() -> None:

@@ -11,22 +11,25 @@ A kernel of one's own is a user-mode Linux, an ordinary process that needs no ri
 ``kernelspecs`` offers it in Jupyter.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nslab.machines.checkup import doctor
-from nslab.machines.needs import own_kernel_check
-from nslab.machines.report import Check, Report
-
 if TYPE_CHECKING:
+    from nslab.machines.checkup import doctor
+    from nslab.machines.needs import own_kernel_check
     from nslab.machines.own import BootError, OwnKernel, run_in_own_kernel
+    from nslab.machines.report import Check, Report
+
+_HOME = {
+    "BootError": "own", "Check": "report", "OwnKernel": "own", "Report": "report", "doctor": "checkup",
+    "own_kernel_check": "needs", "run_in_own_kernel": "own",
+}  # fmt: skip
 
 __all__ = ["BootError", "Check", "OwnKernel", "Report", "doctor", "own_kernel_check", "run_in_own_kernel"]
 
 
 def __getattr__(name: str) -> Any:
-    """What starts kernels is loaded when it is first used."""
-    if name in __all__:
-        from nslab.machines import own
-
-        return getattr(own, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """A name is loaded when it is first used: the warden and the first process inside need none of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

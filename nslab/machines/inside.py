@@ -52,8 +52,10 @@ def main(folder: str) -> NoReturn:
     try:
         tty.setraw(line.fileno())
         plan = words.read(Path(folder, words.PLAN))
-        furnish(plan, line)
-        Command(plan, line).run()
+        modules = furnish(plan, line)
+        command = Command(plan, line)
+        modules.load_aside()
+        command.run()
     except BaseException as error:
         line.send(failed=f"{type(error).__name__}: {error}")
     os.sync()
@@ -64,20 +66,24 @@ def main(folder: str) -> NoReturn:
 # -- the machine ------------------------------------------------------------------------------------------------------
 
 
-def furnish(plan: dict[str, Any], line: words.Line) -> None:
-    """Files, modules, names and the network."""
+def furnish(plan: dict[str, Any], line: words.Line) -> Modules:
+    """Files, modules, names and the network; those modules are returned that can wait."""
     modules = Modules(plan["modules"])
     modules.load("overlay")
     line.send(progress="files")
     _root(plan)
     modules.link()
-    modules.load(*MODULES)
+    if plan["modules_first"] or not any(os.access(f"{folder}/modprobe", os.X_OK) for folder in ("/sbin", "/usr/sbin")):
+        modules.load(*MODULES)
+    else:
+        modules.later = MODULES
     line.send(progress="network")
     syscalls.sethostname(os.fsencode(plan["hostname"]))
     syscalls.set_interface_flags("lo", syscalls.IFF_UP)
     if plan["network"]:
         _network(**plan["network"])
         line.send(connected=True)
+    return modules
 
 
 def _root(plan: dict[str, Any]) -> None:
@@ -118,6 +124,7 @@ class Modules:
 
     def __init__(self, folder: str):
         self.folder = folder
+        self.later: tuple[str, ...] = ()
         self._needs: dict[str, list[str]] = {}  # by name: its file, and those of what it needs
         with contextlib.suppress(OSError):
             for text in Path(folder, "modules.dep").read_text().splitlines():
@@ -136,6 +143,13 @@ class Modules:
             for path in reversed(self._needs.get(name.replace("-", "_"), [])):
                 with contextlib.suppress(SyscallError), open(f"{self.folder}/{path}", "rb") as file:
                     syscalls.finit_module(file.fileno(), PARAMETERS.get(name, ""))
+
+    def load_aside(self) -> None:
+        """Load those that can wait, since modprobe(8) would load each when it is needed, without taking time from others."""
+        if self.later and os.fork() == 0:
+            os.nice(19)
+            self.load(*self.later)
+            os._exit(0)
 
 
 def _network(name: str, address: str, prefix: int, gateway: str, resolver: str) -> None:

@@ -41,13 +41,14 @@ class OwnKernel:
     ``write`` are folders of the machine that are seen as they are; all else of its files is read-only below an overlay, and
     what is written there is gone at the end. ``ports`` are pairs: a port on 127.0.0.1 of the machine, and one inside.
     ``terminal`` is the size (rows, columns) of one, for a command that wants that. ``files`` are texts, by their path inside.
+    Without ``modules_first`` the command does not wait for modules that modprobe(8) would load when they are needed.
     """
 
     def __init__(
         self, command: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
         write: Iterable[str] = (), memory: str = needs.MEMORY, network: bool = True,
         ports: Iterable[tuple[int, int]] = (), terminal: tuple[int, int] | None = None, files: Mapping[str, str] | None = None,
-        hardware: Sequence[str] = (),
+        hardware: Sequence[str] = (), modules_first: bool = True,
     ):  # fmt: skip
         found = needs.find(memory)
         self._wanted = list(ports)
@@ -65,7 +66,7 @@ class OwnKernel:
             "network": {"name": "vec0", "address": ADDRESS, "prefix": 24, "gateway": GATEWAY, "resolver": RESOLVER}
             if network
             else None,
-            "terminal": terminal,
+            "terminal": terminal, "modules_first": modules_first,
         }  # fmt: skip
         plan = {
             "kernel": found.kernel, "slirp": found.network, "folder": found.folder, "memory_folder": found.memory_folder,

@@ -63,7 +63,7 @@ class OwnKernelProvisioner(LocalProvisioner):
         try:
             self.own = OwnKernel(
                 [*argv, f"--ext={EXTENSION}"], cwd=str(self.cwd), env=env, write=[str(self.cwd), *self.write],
-                memory=self.memory, ports=ports, files={CONNECTION: json.dumps(inside)},
+                memory=self.memory, ports=ports, files={CONNECTION: json.dumps(inside)}, modules_first=False,
             )  # fmt: skip
             self._thread = threading.Thread(target=self._follow, args=(self.own,), name="nslab-own-kernel", daemon=True)
             await asyncio.to_thread(self.own.wait_up, self._copy)

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import selectors
 import shutil
 import signal
@@ -71,7 +70,7 @@ class Warden:
         if not first:
             return
         sweep(first[0]["folder"])
-        folder = Path(first[0]["folder"], PREFIX + secrets.token_hex(4))
+        folder = Path(first[0]["folder"], PREFIX + os.urandom(4).hex())
         folder.mkdir(0o700)
         why = ""
         try:

@@ -212,6 +212,13 @@ def seeing_rows() -> Iterator[Row]:
     return (Row(*each) for each in seeing())
 
 
+def own_kernel_rows() -> Iterator[Row]:
+    """A Linux kernel of one's own; see tests/bench/own_kernel.py."""
+    from tests.bench.own_kernel import own_kernel
+
+    return (Row(*each) for each in own_kernel())
+
+
 # -- the table --------------------------------------------------------------------------------------------------------
 
 WHO = "root" if os.geteuid() == 0 else "an ordinary user"
@@ -224,6 +231,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     **{name: lambda name=name: lab_rows(name) for name in ("networks", "growing", "pinging", "memory")},
     "pictures": picture_rows,
     "seeing": seeing_rows,
+    "own-kernel": own_kernel_rows,
 }
 AS_NOBODY_TOO = ("one-shot", "one-shot-all", "container")
 

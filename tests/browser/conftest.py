@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,14 @@ def serving(folder: Path) -> Iterator[Server]:
         shutil.copytree(ROOT / "notebooks", served, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     served.mkdir(exist_ok=True)
     first.mkdir()
+    sockets = Path(tempfile.mkdtemp(prefix="nslab-sockets-", dir="/tmp"))  # short, and nobody else has any there
     kernelspecs.install(prefix=str(folder))
-    env = {**own_home(folder), "JUPYTER_PATH": f"{folder}/share/jupyter", "PATH": f"{first}:{os.environ['PATH']}"}
+    env = {
+        **own_home(folder),
+        "JUPYTER_PATH": f"{folder}/share/jupyter",
+        "PATH": f"{first}:{os.environ['PATH']}",
+        "TMPDIR": str(sockets),
+    }
     port, token = free_port(), secrets.token_hex(16)
     command = [
         sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
@@ -50,7 +57,7 @@ def serving(folder: Path) -> Iterator[Server]:
         command.append("--allow-root")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    found = Server(f"http://127.0.0.1:{port}", token, served, process, first)
+    found = Server(f"http://127.0.0.1:{port}", token, served, process, first, sockets)
     try:
         wait_until(lambda: answers(f"{found.url}/api"), 60, (folder / "log").read_text)
         yield found
@@ -61,6 +68,7 @@ def serving(folder: Path) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        sockets.rmdir()
 
 
 @pytest.fixture(scope="package")

@@ -21,6 +21,7 @@ class Server:
     folder: Path  # what it serves
     process: subprocess.Popen[bytes]
     first: Path  # the first folder of its PATH
+    sockets: Path  # where own kernels have theirs
 
     def api(self, path: str, method: str = "GET", content: Any = None) -> Any:
         request = urllib.request.Request(

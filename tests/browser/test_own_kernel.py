@@ -11,7 +11,7 @@ from nslab import procfs
 from nslab.machines.kernelspecs import EXPLAINED, HERE, OWN, SHOWN
 from tests.browser.conftest import serving
 from tests.browser.processes import Watched, descendants, wait_until
-from tests.test_own_kernel import nothing_left
+from tests.own_kernels import nothing_left
 
 pytestmark = [pytest.mark.requires("tool:chromium", "tool:linux.uml", "tool:slirp4netns"), pytest.mark.timeout(240)]
 
@@ -66,7 +66,7 @@ def test_the_launcher_offers_both_and_says_what_they_are(server, open_notebook, 
 
 
 def test_a_notebook_is_switched_to_it_stopped_and_restarted(server, open_notebook, screenshots) -> None:
-    with nothing_left(5):
+    with nothing_left(5, server.sockets):
         notebook = open_notebook(server.write("own.ipynb", *CELLS))
         choose(notebook, SHOWN[OWN])
         for index in (0, 1):
@@ -129,7 +129,7 @@ def test_a_boot_that_fails_is_a_dialog_that_says_why(server, open_notebook, scre
 
 
 def test_when_the_server_is_killed_nothing_is_left(tmp_path) -> None:
-    with nothing_left(), serving(tmp_path) as server:
+    with serving(tmp_path) as server, nothing_left(2, server.sockets):
         server.api("kernels", "POST", {"name": OWN})
         everything = Watched(descendants(server.process.pid))
         assert of_the_kernel(server, "linux.uml")

@@ -16,13 +16,20 @@ from nslab import procfs
 from nslab.machines import kernelspecs
 from nslab.machines.report import Check
 from tests.notebooks.kernel import Kernel
-from tests.test_own_kernel import is_alive, nothing_left
+from tests.own_kernels import is_alive, nothing_left, sockets_apart
 
 pytestmark = [pytest.mark.notebook, pytest.mark.requires("tool:linux.uml", "tool:slirp4netns")]
 
 
 def spec() -> KernelSpec:
     return KernelSpec(**kernelspecs.spec(kernelspecs.OWN))
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch) -> Iterator[None]:
+    with sockets_apart() as folder:
+        monkeypatch.setenv("TMPDIR", str(folder))
+        yield
 
 
 @pytest.fixture
