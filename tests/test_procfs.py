@@ -164,3 +164,16 @@ def test_who_is_behind_a_pidfd() -> None:
             procfs.pid_behind(file.fileno())
     finally:
         os.close(fd)
+
+
+def test_the_kinds_that_a_kernel_was_built_with(tmp_path):
+    """In the order of the table; where /proc has none at all, nothing is known, and all may be there."""
+    folder = tmp_path / "self" / "ns"
+    assert list(procfs.kinds(str(tmp_path))) == list(KINDS)
+    folder.mkdir(parents=True)
+    for name in ("uts", "pid", "mnt", "pid_for_children"):
+        (folder / name).touch()
+    procfs.kinds.cache_clear()
+    assert list(procfs.kinds(str(tmp_path))) == ["mnt", "uts", "pid"]
+    procfs.kinds.cache_clear()
+    assert set(procfs.kinds()) == {name for name in KINDS if os.path.exists(f"/proc/self/ns/{name}")}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nslab import procfs
 from nslab.errors import SpecError
 from nslab.model import KINDS, IdRange
 from nslab.syscalls import owner_of
@@ -28,12 +29,12 @@ Folder = str | os.PathLike[str]
 
 
 def kinds(isolate: str | Iterable[str], argument: str = "isolate") -> tuple[str, ...]:
-    """ "uts pid", ["uts", "pid"] or "all" -> the kinds in the order of KINDS."""
+    """ "uts pid", ["uts", "pid"] or "all" that this kernel has -> the kinds in the order of KINDS."""
     if not isinstance(isolate, Iterable):
         raise SpecError(argument, f"must be text or a list of kinds, not {type(isolate).__name__}")
     words = isolate.replace(",", " ").split() if isinstance(isolate, str) else list(isolate)
     if words == ["all"]:
-        return tuple(KINDS)
+        return tuple(procfs.kinds())
     for word in words:
         if word not in KINDS:
             rule = f"{word!r} is no kind of namespace ({', '.join(KINDS)}, or all)"

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from nslab.model import (
@@ -20,6 +20,7 @@ from nslab.model import (
     Capabilities,
     IdRange,
     IpcObject,
+    Kind,
     Mount,
     NamespaceId,
     ProcessStat,
@@ -104,6 +105,16 @@ def namespace(pid: Pid, kind: str, root: str = "/proc") -> NamespaceId:
     """The id of the namespace of this kind that the process is in."""
     info = os.stat(f"{root}/{pid}/ns/{kind}")
     return NamespaceId(info.st_dev, info.st_ino)
+
+
+@cache
+def kinds(root: str = "/proc") -> dict[str, Kind]:
+    """The rows of KINDS that this kernel was built with: user-mode Linux, for one, has no time namespaces. namespaces(7)"""
+    try:
+        there = os.listdir(f"{root}/self/ns")
+    except OSError:
+        return dict(KINDS)
+    return {name: kind for name, kind in KINDS.items() if name in there}
 
 
 def namespaces(pid: Pid = "self", root: str = "/proc") -> dict[str, NamespaceId]:
