@@ -29,12 +29,17 @@ Units = Annotated[list[str] | None, typer.Argument(metavar="[UNIT]...", help="02
 
 
 @course.command()
-def run(units: Units = None, folder: Folder = None, as_json: common.Json = False) -> None:
+def run(
+    units: Units = None,
+    kernel: Annotated[str, typer.Option(help="An installed kernel, as nslab-own-kernel; else one of this Python.")] = "",
+    folder: Folder = None,
+    as_json: common.Json = False,
+) -> None:
     """Run units from top to bottom, each in a kernel of its own: a table of units, seconds and facts.
 
     Status 1 when one fails; the cell in which it failed is shown.
     """
-    with _runner() as execute:
+    with _runner(kernel) as execute:
         outcomes = [execute(unit) for unit in Course.find(folder).choose(units or ())]
     if as_json:
         print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
@@ -90,7 +95,7 @@ def coverage(folder: Folder = None, as_json: common.Json = False) -> None:
 
 
 @contextlib.contextmanager
-def _runner() -> Iterator[Callable[[Unit], Outcome]]:
+def _runner(kernel: str = "") -> Iterator[Callable[[Unit], Outcome]]:
     """What runs a unit, with a bar for its cells in a terminal."""
     from nslab.lessons.executing import execute
 
@@ -100,7 +105,9 @@ def _runner() -> Iterator[Callable[[Unit], Outcome]]:
 
         def run(unit: Unit) -> Outcome:
             task = progress.add_task(unit.name)
-            outcome = execute(unit, progress=lambda done, all_: progress.update(task, completed=done, total=all_))
+            outcome = execute(
+                unit, kernel=kernel, progress=lambda done, all_: progress.update(task, completed=done, total=all_)
+            )
             progress.remove_task(task)
             return outcome
 
@@ -113,7 +120,7 @@ def _show(outcomes: Sequence[Outcome]) -> None:
         table.add_column(header, justify="right")
     table.add_column()
     for outcome in outcomes:
-        unit, mark = outcome.unit, "[red]failed[/]" if outcome.failure else "[green]ok[/]"
+        unit, mark = outcome.unit, "[red]failed[/]" if outcome.failure else escape(outcome.impossible) or "[green]ok[/]"
         table.add_row(unit.name, escape(unit.title), f"{outcome.seconds:.1f}", str(len(unit.facts) or ""), mark)
     facts = {fact for outcome in outcomes for fact in outcome.unit.facts}
     table.add_row("", "", f"{sum(outcome.seconds for outcome in outcomes):.1f}", str(len(facts)), "")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nslab.errors import SpecError, Unavailable
 
@@ -42,13 +43,23 @@ class Unit:
         return self.path.stem
 
     @cached_property
-    def cells(self) -> list[dict[str, object]]:
-        """Its cells as they are in the file; their sources are text."""
+    def _content(self) -> dict[str, Any]:
         try:
-            cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+            content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            content["cells"] = [{**cell, "source": "".join(cell["source"])} for cell in content["cells"]]
         except (ValueError, KeyError, TypeError) as error:
             raise SpecError("unit", f"{self.path} is no notebook: {error}") from None
-        return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+        return content
+
+    @property
+    def cells(self) -> list[dict[str, object]]:
+        """Its cells as they are in the file; their sources are text."""
+        return list(self._content["cells"])
+
+    @property
+    def needs(self) -> list[str]:
+        """The kinds of namespace without which none of it can be shown: ``{"nslab": {"needs": ["time"]}}`` in its metadata."""
+        return list(self._content.get("metadata", {}).get("nslab", {}).get("needs", ()))
 
     @property
     def title(self) -> str:

@@ -1,11 +1,13 @@
 """A unit run from top to bottom in a kernel of its own, as its reader does, and the cell in which that failed.
 
-The kernel is a process of this very Python, whatever kernels are installed, with no profile of the user's. A cell fails when it
-raises, and also when an output tells of trouble: a display that fails does not fail its cell.
+The kernel is a process of this very Python, whatever kernels are installed, with no profile of the user's; or an installed one,
+by its name. A cell fails when it raises, and also when an output tells of trouble: a display that fails does not fail its cell.
+A unit that needs what the Linux below lacks is not run: the kernel is asked, before the first cell.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -16,14 +18,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import nbformat
-from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from nslab.errors import Unavailable
 from nslab.lessons.course import Unit
 
 TIMEOUT = 300  # seconds for one cell
+STARTUP = 180  # seconds for the first answer of a kernel: one of the kernels boots a Linux
+HELP = "jupyter kernelspec list names those that are installed; nslab vm install installs those of nslab"
+ABOUT = """
+import json, os
+print(json.dumps({"linux": os.uname().release, "kinds": os.listdir("/proc/self/ns")}))
+del json, os
+"""
 TROUBLE = re.compile(r"Traceback \(most recent call last\)|Warning: ")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -39,48 +49,81 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a unit went; ``notebook`` is what it looks like now, as nbformat has it."""
+    """How a unit went; ``notebook`` is what it looks like now, as nbformat has it.
+
+    ``ready`` is how many of the seconds went by before the first cell, ``linux`` the release that it ran on. ``impossible``
+    says why it was not run, where it was not.
+    """
 
     unit: Unit
     seconds: float
     failure: Failure | None
     notebook: Any
+    ready: float = 0.0
+    linux: str = ""
+    impossible: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         failure = self.failure and {name: getattr(self.failure, name) for name in Failure.__slots__}
         return {
             "unit": self.unit.name, "title": self.unit.title, "seconds": round(self.seconds, 1), "facts": self.unit.facts,
-            "ok": not failure, "failure": failure,
+            "ok": not failure, "failure": failure, "impossible": self.impossible, "ready": round(self.ready, 1),
+            "linux": self.linux,
         }  # fmt: skip
 
 
-def execute(unit: Unit, *, progress: Callable[[int, int], object] = lambda done, all_: None) -> Outcome:
-    """Run a unit up to its end or its first failing cell. ``progress`` is told how many cells are done, and of how many."""
+def execute(unit: Unit, *, kernel: str = "", progress: Callable[[int, int], object] = lambda done, all_: None) -> Outcome:
+    """Run a unit up to its end or its first failing cell. ``progress`` is told how many cells are done, and of how many.
+
+    ``kernel`` is the name of an installed one, as `jupyter kernelspec list` has it. Unavailable when there is none, or it does
+    not start.
+    """
     notebook = nbformat.read(unit.path, as_version=4)  # type: ignore[no-untyped-call]
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nslab-course-") as folder:
         manager = KernelManager(connection_file=f"{folder}/kernel.json")
-        manager._kernel_spec = _this_python()
-        client = NotebookClient(notebook, km=manager, timeout=TIMEOUT)
+        if kernel:
+            manager.kernel_name = kernel
+        else:
+            manager._kernel_spec = _this_python()
+        client = NotebookClient(notebook, km=manager, timeout=TIMEOUT, startup_timeout=STARTUP)
         env = {**os.environ, "IPYTHONDIR": f"{folder}/ipython", "JUPYTER_RUNTIME_DIR": folder}
         try:
             with (
                 tempfile.TemporaryFile() as terminal,
                 client.setup_kernel(env=env, cwd=str(unit.path.parent), stdout=terminal, stderr=terminal),
             ):
-                failure = _run(client, notebook, progress)
+                about = _about(client)
+                ready = time.monotonic() - start
+                lacks = [kind for kind in unit.needs if kind not in about["kinds"]]
+                failure = None if lacks else _run(client, notebook, progress)
+        except (NoSuchKernel, RuntimeError) as error:
+            raise Unavailable(
+                f"the kernel {kernel!r} does not start: {error}", "jupyter kernelspec list; nslab vm install"
+            ) from error
         finally:
             if client.kc:
                 client.kc.stop_channels()
             if manager.has_kernel:
                 manager.shutdown_kernel(now=True)
             manager.cleanup_resources()
-    return Outcome(unit, time.monotonic() - start, failure, notebook)
+    why = f"Linux {about['linux']} was built without {' and '.join(lacks)} namespaces" if lacks else ""
+    return Outcome(unit, time.monotonic() - start, failure, notebook, ready, about["linux"], why)
 
 
 def _this_python() -> KernelSpec:
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+
+def _about(client: NotebookClient) -> dict[str, Any]:
+    """What kind of Linux the kernel is on, asked in a cell that is not the notebook's."""
+    cell = nbformat.v4.new_code_cell(ABOUT)  # type: ignore[no-untyped-call]
+    client.nb.cells.append(cell)
+    client.execute_cell(cell, len(client.nb.cells) - 1, store_history=False)
+    client.nb.cells.pop()
+    found: dict[str, Any] = json.loads("".join(_texts(cell)))
+    return found
 
 
 def _run(client: NotebookClient, notebook: Any, progress: Callable[[int, int], object]) -> Failure | None:

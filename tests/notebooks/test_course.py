@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,36 @@ def test_the_outcome_for_programs(folder) -> None:
     assert told["00-start"]["facts"] == ["uts-01"]
     assert told["00-start"]["seconds"] > 0
     assert told["01-wrong"]["failure"]["cell"] == 2
+
+
+def test_in_a_kernel_that_is_named(folder) -> None:
+    """Another kernelspec than this Python's, found as Jupyter finds it; it says so where there is none."""
+    spec = {
+        "argv": ["env", "WHICH=the other", sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "Other", "language": "python",
+    }  # fmt: skip
+    (folder / "kernels" / "other").mkdir(parents=True)
+    (folder / "kernels" / "other" / "kernel.json").write_text(json.dumps(spec))
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell("import os\nassert os.environ['WHICH'] == 'the other'")]
+    nbformat.write(notebook, folder / "notebooks" / "04-which.ipynb")
+    env = {**os.environ, "JUPYTER_PATH": str(folder)}
+    told = json.loads(course("run", "04", "--kernel", "other", "--json", cwd=folder, env=env).stdout)[0]
+    assert told["ok"] and 0 < told["ready"] <= told["seconds"] and told["linux"] == os.uname().release
+    assert not json.loads(course("run", "04", "--json", cwd=folder).stdout)[0]["ok"]
+    lost = course("run", "04", "--kernel", "nobody", cwd=folder)
+    assert lost.returncode == 1 and "nobody" in lost.stderr and "Traceback" not in lost.stderr
+
+
+def test_what_this_linux_lacks_is_said_and_not_run(folder) -> None:
+    """A unit names the kinds of namespace that it needs, in the metadata of its notebook."""
+    notebook = nbformat.v4.new_notebook(metadata={"nslab": {"needs": ["uts", "colour"]}})
+    notebook.cells = [nbformat.v4.new_code_cell("raise SystemExit")]
+    nbformat.write(notebook, folder / "notebooks" / "04-colours.ipynb")
+    done = course("run", "04", "--json", cwd=folder)
+    told = json.loads(done.stdout)[0]
+    assert told["ok"] and told["impossible"].endswith("was built without colour namespaces") and done.returncode == 0
+    assert "without colour" in " ".join(course("run", "04", cwd=folder).stdout.split())
 
 
 def test_coverage_counts_what_cells_carry(folder) -> None:
