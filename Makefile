@@ -20,10 +20,10 @@ LAB += $(if $(and $(filter yes,$(OPEN)),$(DISPLAY)$(WAYLAND_DISPLAY)),,--no-brow
 LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test book bench battery compare crash lint clean
+.PHONY: help lab test book bench battery compare crash binder-test lint clean
 
 help: ## what there is (this list)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 lab: ## open the course in JupyterLab; PORT=8899, OPEN=no (no browser), PYTHON=python3.13
 	@.ci/venv $(VENV) lab
@@ -54,6 +54,10 @@ compare: ## the same container by nslab, unshare, bwrap and runc: what each isol
 crash: ## kill things at random points and count what is left; N=200 rounds
 	@.ci/venv $(VENV) test
 	@$(PY) -m tests.crash $(N)
+
+binder-test: ## builds the image of binder/ and runs the course in it, where nothing is allowed; ARGS=--hub
+	@.ci/venv $(VENV) test
+	@$(PY) -m tests.binder $(ARGS)
 
 lint: ## ruff and mypy
 	@.ci/venv $(VENV) test
