@@ -141,7 +141,7 @@ def required(item: pytest.Item) -> list[str]:
 
 
 # The marker that a whole folder gets, so that no test in it can be forgotten.
-FOLDERS = {"notebooks": "notebook", "browser": "browser"}
+FOLDERS = {"notebooks": "notebook", "browser": "browser", "taken_out": "taken_out"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by these markers
