@@ -19,7 +19,6 @@ from typing import Any
 
 from nslab import procfs, trace
 from nslab.errors import DeadNamespace, NslabError, SpawnerError, SyscallError, Unavailable
-from nslab.hints import TOO_MANY
 from nslab.model import NamespaceId
 from nslab.ops import Execute, IdMaps, InCgroup, Plan
 from nslab.spawner import channel
@@ -456,6 +455,8 @@ def ensure() -> Spawner:
             try:
                 _current = Spawner()
             except OSError as error:
+                from nslab.hints import TOO_MANY  # which is needed only when something fails
+
                 why = f"\n  {TOO_MANY}" if error.errno == errno.EAGAIN else ""
                 raise SpawnerError(f"the spawner could not be started: {error}.{why}") from error
         return _current
