@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
+import pty
 import select
 import signal
 import socket
@@ -11,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,7 +233,6 @@ def test_what_others_left_is_removed(tmp_path) -> None:
         (folder / warden.LOCK).touch()
         if folder is not new:
             os.utime(folder, (1, 1))
-    import fcntl
 
     with open(held / warden.LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -267,3 +270,59 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         file.flush()
         done = subprocess.run([sys.executable, "-c", code, file.name], capture_output=True, text=True)
     assert done.stdout.strip() == "5", done.stderr
+
+
+@pytest.mark.requires("ordinary")
+@pytest.mark.parametrize("installed", [True, False])
+def test_where_nothing_is_allowed_the_doctor_leads_to_it_and_no_verb_ends_in_a_traceback(tmp_path, installed) -> None:
+    path = os.environ["PATH"] if installed else str(tmp_path)
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", "nslab.cli", *words], cwd=ROOT, preexec_fn=forbid_everything, capture_output=True, text=True,
+            timeout=60, env={**os.environ, "PATH": path},
+        )
+        for words in (["doctor"], ["run", "--isolate", "uts", "--", "/bin/true"], ["vm", "run", "--", "/bin/true"])
+    ]  # fmt: skip
+    examined, run, vm = (" ".join((each.stdout + each.stderr).split()) for each in done)
+    assert [each.returncode for each in done] == [1, 125, 0 if installed else 125]
+    assert ("'nslab (own kernel)' in Jupyter" in examined) == installed
+    assert ("apt-get install user-mode-linux slirp4netns" in examined) != installed
+    assert "nslab.doctor() says what lifts that" in run
+    assert installed or "needs linux.uml, which is not here" in vm
+    assert "Traceback" not in examined + run + vm
+
+
+def test_a_shell_in_it_is_a_terminal(apart) -> None:
+    """Its size, a change of it, Ctrl-C and the status, as in any terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["SHELL"] = "/bin/sh"
+        os.execv(sys.executable, [sys.executable, "-m", "nslab.cli", "vm", "shell", "--offline"])
+    said = b""
+
+    def after(typed: str, until: bytes) -> bytes:
+        nonlocal said
+        said = b""
+        os.write(terminal, typed.encode())
+        while until not in said:
+            assert select.select([terminal], [], [], 60)[0], said
+            said += os.read(terminal, 4096)
+        return said
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    try:
+        after("", b"# ")
+        assert b"33 101" in after("stty size; echo o''ne\n", b"one")
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        while b"40 120" not in after("stty size; echo t''wo\n", b"two"):
+            continue
+        after("echo b''egins; sleep 1000\n", b"begins")
+        assert b"three" in after("\x03echo th''ree\n", b"three")
+        os.write(terminal, b"exit 5\n")
+        with contextlib.suppress(OSError):  # EIO at its end
+            while os.read(terminal, 4096):
+                pass
+    finally:
+        os.close(terminal)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == 5

@@ -186,7 +186,10 @@ def _dead_init() -> str:
 
 def _filtered() -> str:
     if procfs.status().get("Seccomp") == "2":
-        return "a seccomp filter around this process refuses it (Seccomp: 2 in /proc/self/status), as container engines do."
+        return (
+            "a seccomp filter around this process refuses it (Seccomp: 2 in /proc/self/status), as container engines do. "
+            "nslab.doctor() says what lifts that, and how to have a Linux kernel of your own, which needs none of it."
+        )
     return ""
 
 

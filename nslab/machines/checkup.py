@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from nslab.errors import NslabError, SyscallError
 from nslab.machines.blockers import blockers
@@ -31,10 +32,21 @@ def doctor(root: str = "/", *, probe: Probe | None = None) -> Report:
     known = _kinds(machine)
     failed = _trials(known, probe) if probe else {}
     obstacles = [_suspected(check, failed) for check in blockers(machine)]
-    checks = [_verdict(machine, known, failed, obstacles, probe is not None), _privilege(machine), _kernel(known)]
+    own = own_kernel_check(machine)
+    verdict = _verdict(machine, known, failed, obstacles, probe is not None)
+    if verdict.status == "no" and root == "/":
+        verdict = replace(verdict, remedy=f"{_way_out(own)}; or {verdict.remedy}")
+    checks = [verdict, _privilege(machine), _kernel(known)]
     if probe:
         checks += [_trial("userns", ("user",), failed), _trial("trial", tuple(known), failed)]
-    return Report([*checks, *obstacles, own_kernel_check(machine), *equipment(machine)])
+    return Report([*checks, *obstacles, own, *equipment(machine)])
+
+
+def _way_out(own: Check) -> str:
+    """What somebody can do who may do nothing here."""
+    if own.status == "yes":
+        return "take a Linux kernel of your own, which needs none of this: 'nslab (own kernel)' in Jupyter, or nslab vm shell"
+    return f"have a Linux kernel of your own, which needs none of this: {own.remedy}"
 
 
 def _try(kind: str) -> object:
