@@ -455,9 +455,11 @@ def ensure() -> Spawner:
             try:
                 _current = Spawner()
             except OSError as error:
-                from nslab.hints import TOO_MANY  # which is needed only when something fails
+                why = ""
+                if error.errno == errno.EAGAIN:
+                    from nslab.hints import TOO_MANY  # which no file may be left to load for other reasons
 
-                why = f"\n  {TOO_MANY}" if error.errno == errno.EAGAIN else ""
+                    why = f"\n  {TOO_MANY}"
                 raise SpawnerError(f"the spawner could not be started: {error}.{why}") from error
         return _current
 
