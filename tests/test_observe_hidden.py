@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import pytest
 
 import nslab
 from nslab import syscalls
-from nslab.errors import SyscallError
+from nslab.errors import SpawnerError, SyscallError
 from nslab.model import KINDS, Counters, NamespaceId
 from nslab.model.snapshot import Holder, NetContent, UtsContent
-from nslab.observe import discovering
+from nslab.observe import discovering, looking
 from nslab.observe.hidden import Sockets
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
@@ -195,3 +196,20 @@ def test_who_walks_with_us_is_gone_afterwards_and_its_steps_are_told(monkeypatch
         (visitor,) = {step.pid for step in trace if step.call == "setns"}
         assert not os.path.exists(f"/proc/{visitor}")
         assert snapshot.by_id[web.namespaces.ids()["uts"]].content
+
+
+def test_a_visitor_that_is_killed_is_said_in_our_words() -> None:
+    """It had answered one question, and not yet read the next."""
+    visitor = looking.Visitor()
+    try:
+        visitor.ask("enter", [], "")
+        assert visitor.answer()[0] == ({}, [])
+        with Descriptor(visitor._child.pidfd.detach()) as process:
+            signal.pidfd_send_signal(process.fileno(), signal.SIGSTOP)
+            visitor.ask("enter", [], "")
+            signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
+            assert process.readable(10)
+        with pytest.raises(SpawnerError):
+            visitor.answer()
+    finally:
+        visitor.close()

@@ -53,7 +53,11 @@ class Visitor:
 
     def answer(self) -> tuple[Any, list[Descriptor]]:
         """To the oldest question that is open, with the descriptors that come with it; SpawnerError when it has ended."""
-        data, numbers, _, _ = socket.recv_fds(self._way, MOST + 1, _AT_ONCE + 1)
+        room = (MOST + 1, _AT_ONCE + 1)
+        try:
+            data, numbers, _, _ = socket.recv_fds(self._way, *room)
+        except ConnectionResetError:  # it left without reading all that it was asked; said once, before what it had answered
+            data, numbers, _, _ = socket.recv_fds(self._way, *room)
         found = [Descriptor(each) for each in numbers]
         if data[:1] == b"m":
             with os.fdopen(found.pop().detach(), "rb") as memory:
