@@ -14,7 +14,7 @@ from nslab.machines.report import Check
 
 KERNEL, NETWORK = "linux.uml", "slirp4netns"
 MEMORY = "768M"
-INSTALL = "apt-get install user-mode-linux slirp4netns, as root (Debian; Ubuntu has them in universe)"
+INSTALL = "apt-get install user-mode-linux slirp4netns, as root (Debian; Ubuntu 24.04 has no user-mode-linux)"
 LONGEST = 70  # bytes of the path of a folder with sockets: with the rest it has to fit into 108, unix(7)
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
