@@ -32,7 +32,7 @@ NO_NAMESPACE = "it is about cgroups, not about their namespace"
 LISTED: dict[str, dict[str, str]] = {
     "00-start": {"72b205b0": "api-18: it is about a process of the machine"},
     "01-uts": {"4f86b812": "api-13: nsenter(1) may not enter all of the machine's from a user namespace"},
-    "02-pid": {"a20e0cc4": f"pid-07: {LOOKS}", "92fd75f7": f"api-14: {SCRIPT}"},
+    "02-pid": {"a20e0cc4": f"pid-07: {LOOKS}", "d186dd1e": f"pid-20: {LOOKS}", "92fd75f7": f"api-14: {SCRIPT}"},
     "03-ipc": {"4c9dd6e2": f"ipc-04: {SHARED}"},
     "04-time": {"0c1eadbd": f"time-02: {SCRIPT}", "a0cf1fd6": f"time-10: {SCRIPT}"},
     "05-users": {
