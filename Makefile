@@ -27,7 +27,7 @@ help: ## what there is (this list)
 
 lab: ## open the course in JupyterLab; PORT=8899, OPEN=no (no browser), PYTHON=python3.13
 	@.ci/venv $(VENV) lab
-	@$(PY) -m nslab.cli vm install --quiet || true
+	@[ -e $(VENV)/share/jupyter/kernels/nslab-own-kernel ] || $(PY) -m nslab.cli vm install --quiet || true
 	@if [ "$$(id -u)" = 0 ]; then echo "nslab: root, so JupyterLab gets --allow-root; it listens on 127.0.0.1 only."; fi
 	@$(PY) -m jupyterlab $(LAB)
 
