@@ -40,6 +40,7 @@ def test_each_call_of_a_method_is_one_system_call() -> None:
         assert process.gethostname() == "web"
         assert process.run("hostname; domainname").lines == ["web", "zone"]
         assert process.read("/proc/sys/kernel/domainname") == "zone\n"
+        assert str(process.trace[-1]) == "read('/proc/sys/kernel/domainname') = 5", "how many bytes, as the kernel answers"
         assert link("uts", process.pid) == str(process.namespaces["uts"]) != link("uts")
 
 

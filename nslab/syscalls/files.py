@@ -69,12 +69,11 @@ def rmdir(path: str) -> None:
 def read_file(path: str, limit: int = 1 << 20) -> str:
     """The text of a file, at most ``limit`` bytes of it."""
 
-    def once() -> str:
+    def once() -> bytes:
         with open(path, "rb") as file:
-            return os.fsdecode(file.read(limit))
+            return file.read(limit)
 
-    text: str = invoke("read", (path,), once, path=path)
-    return text
+    return os.fsdecode(invoke("read", (path,), once, path=path))
 
 
 def mkdirat(folder: int, name: str, mode: int = 0o755) -> None:

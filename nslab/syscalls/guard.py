@@ -137,11 +137,12 @@ def invoke(call: str, raw: tuple[Any, ...], function: Callable[..., Any], *given
     start = time.time() if wanted else 0
     try:
         result = function(*given)
+        number = len(result) if isinstance(result, bytes) else result if isinstance(result, int) else 0
         error = ctypes.get_errno() if result == -1 else 0
     except OSError as failed:
-        result, error = None, failed.errno or 0
+        result, number, error = None, 0, failed.errno or 0
     if wanted:
-        record(call, raw, None if error else result if isinstance(result, int) else 0, error, start)
+        record(call, raw, None if error else number, error, start)
     if error:
         raise failure(call, raw, error, **facts)
     return result
