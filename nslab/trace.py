@@ -102,7 +102,9 @@ class Trace(Sequence[Step]):
             cells = (number, called(step.call, step.args), outcome, f"{step.duration * 1e6:.0f}", step.pid,
                      step.implied)  # fmt: skip
             columns = "".join(
-                f'<td style="text-align:left;{"font-family:monospace" if i == 1 else ""}">{escape(str(cell))}</td>'
+                f'<td style="text-align:left;{"font-family:monospace" if i == 1 else ""}">'
+                + escape(str(cell)).replace("|", "|<wbr>")  # a line may end between two flags: else the table is too wide
+                + "</td>"
                 for i, cell in enumerate(cells)
             )
             rows.append(f'<tr style="{style}">{columns}</tr>')

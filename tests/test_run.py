@@ -241,6 +241,7 @@ def test_a_command_inherits_nothing_of_ours(kinds: str) -> None:
 def test_a_result_shows_itself() -> None:
     bundle = nslab.run("echo '<b>&'; echo oops >&2; exit 3")._repr_mimebundle_()
     assert bundle["text/plain"] == "<b>&\noops\n[ended with status 3]"
+    assert "monospace" in bundle["text/html"], "columns stay columns where a page gives <pre> no font"
     assert "&lt;b&gt;&amp;" in bundle["text/html"]
     assert "oops" in bundle["text/html"]
     assert nslab.run("true")._repr_mimebundle_()["text/plain"] == ""

@@ -202,6 +202,9 @@ def test_json() -> None:
 def test_it_shows_itself_and_escapes() -> None:
     trace = Trace([Step("write", ("'<b>'",), 3, 0, 0.0, 0.001, 7), Step("mount", (), None, 1, 0.0, 0.0, 7, "a & b")])
     bundle = trace._repr_mimebundle_()
+    flags = Trace([Step("unshare", ("CLONE_NEWNS|CLONE_NEWPID",), 0, 0, 0.0, 0.0, 7)])._repr_mimebundle_()
+    assert "CLONE_NEWNS|<wbr>CLONE_NEWPID" in flags["text/html"], "where a narrow page may end the line"
+    assert "CLONE_NEWNS|CLONE_NEWPID" in flags["text/plain"]
     assert bundle["text/plain"] == "write('<b>') = 3\nmount() = EPERM   [implied: a & b]"
     assert "&lt;b&gt;" in bundle["text/html"]
     assert "a &amp; b" in bundle["text/html"]

@@ -22,6 +22,7 @@ from nslab.spawner import Child, Descriptor
 MAX_OUTPUT = 1 << 20
 MAX_SHOWN = 1 << 20  # bytes of a stream that go into a cell: a front end that is flooded freezes
 LONGEST = 1 << 30  # milliseconds that one poll(2) may take
+_STYLE = "font-family:var(--jp-code-font-family,monospace);margin:0;white-space:pre-wrap"  # some pages give <pre> no font
 
 Sink = Callable[[str, str], None]
 
@@ -73,7 +74,7 @@ class Result:
         if not self.streamed:
             for text, colour in ((_text(self.stdout), "inherit"), (_text(self.stderr), "#D55E00")):
                 if text:
-                    blocks.append(f'<pre style="color:{colour};margin:0;white-space:pre-wrap">{escape(text.rstrip())}</pre>')
+                    blocks.append(f'<pre style="{_STYLE};color:{colour}">{escape(text.rstrip())}</pre>')
         if status := self._status():
             blocks.append(f'<div style="color:#D55E00"><b>{escape(status)}</b></div>')
         return {"text/plain": str(self), "text/html": "".join(blocks) or '<span style="opacity:.6">(no output)</span>'}
