@@ -138,6 +138,25 @@ own.process.wait()
             select.select([], [], [], 0.05)
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_one_that_does_not_answer_is_ended_all_the_same(closed) -> None:
+    code = """
+import os, signal, sys
+from nslab import procfs
+from nslab.machines import OwnKernel
+own = OwnKernel(["sleep", "100"], network=False)
+own.wait_up()
+kernel = min(pid for pid in procfs.descendants(own.process.pid) if procfs.stat(pid).name == "linux.uml")
+os.kill(kernel, signal.SIGSTOP)
+if sys.argv[1] == "True":
+    own.close()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with nothing_left(4):
+        done = subprocess.run([sys.executable, "-c", code, str(closed)], cwd=ROOT, timeout=100)
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_its_port_listens_on_loopback_only() -> None:
     server = (
         "import socket; s = socket.create_server(('', 4000)); print('up', flush=True); c, _ = s.accept(); c.sendall(b'hello')"

@@ -155,9 +155,10 @@ class Warden:
         """Until one of them is gone; what happened, in words, or "" for what was asked for."""
         why = ""
         while True:
-            events = self.selector.select(max(0.0, self.ending - time.monotonic()) if self.ending else None)
-            if not events:
+            left = self.ending - time.monotonic() if self.ending else None
+            if left is not None and left <= 0:
                 return why
+            events = self.selector.select(left)
             gone = ""
             for key, _ in events:
                 match key.data:
@@ -171,7 +172,7 @@ class Warden:
                         gone = gone or name
             if "ended" in self.said or "failed" in self.said or "synced" in self.said:
                 return why
-            if gone == "client" and not self.ending:
+            if gone == "client":
                 self._end()
                 self.selector.unregister(next(key.fileobj for key in self.selector.get_map().values() if key.data == gone))
             elif gone and gone != "client":
