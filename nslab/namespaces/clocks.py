@@ -11,8 +11,8 @@ from typing import Any
 from nslab.model.words import shift
 
 NOTES = {
-    "monotonic": "shifted by a time namespace; the time since some start, without sleep",
-    "boottime": "shifted by a time namespace; the time since boot, with sleep",
+    "monotonic": "a time namespace may shift it; the time since some start, without sleep",
+    "boottime": "a time namespace may shift it; the time since boot, with sleep",
     "uptime": "/proc/uptime, which follows boottime",
     "realtime": "the wall clock: one for the whole machine, no time namespace shifts it",
 }
