@@ -42,7 +42,8 @@ def lines(snapshot: Snapshot, namespace: SeenNamespace) -> list[str]:
             more = [f"and {len(interfaces) - 4} more"] if len(interfaces) > 4 else []
             return [*shown, *more, *([f"listens at {ports}"] if ports else [])]
     if namespace.kind == "pid":
-        return [f"{sum(namespace.id == each.kinds.get('pid') for each in snapshot.processes)} processes"]
+        count = sum(namespace.id == each.kinds.get("pid") for each in snapshot.processes)
+        return [f"{count} process{'' if count == 1 else 'es'}"]
     return []
 
 
