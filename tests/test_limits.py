@@ -375,7 +375,7 @@ input()
         assert len(groups()) == 3
         os.kill(pid, signal.SIGKILL)
         assert eventually(lambda: not groups(), 5)  # 2 s, but this machine is slow
-    assert (TREE / "cgroup.subtree_control").read_text().split() == []
+        assert eventually(lambda: not (TREE / "cgroup.subtree_control").read_text().split(), 5), "and then the controllers"
 
 
 @uml
