@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 from collections import Counter
@@ -39,7 +40,7 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
     IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing. Without it and
     ``of``, which is quicker, those who are where the reader is have a name, but no command line.
     """
-    with contextlib.closing(Discovery(commands=contents or of is not None, spawner=contents)) as found:
+    with _uncollected(), contextlib.closing(Discovery(commands=contents or of is not None, spawner=contents)) as found:
         if of is None:
             found.look() if contents else found.ask()
             return found.snapshot()
@@ -49,6 +50,18 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
             found.look(part.by_id)
             part = scoped(found.snapshot(), of)
         return replace(part, processes=tuple(map(_placed, part.processes)))
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: it would look again and again at what is made here, of which nothing is garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _placed(process: SeenProcess) -> SeenProcess:
@@ -79,6 +92,7 @@ class Discovery:
         self.device = os.stat("/proc/self/ns/user").st_dev
         self.kind: dict[NamespaceId, str] = {}
         self.members: dict[NamespaceId, list[int]] = {}
+        self.leaders: dict[NamespaceId, tuple[int, int]] = {}  # when the oldest member began, and its PID
         self.kinds: dict[int, Mapping[str, NamespaceId]] = {}
         self.references: dict[NamespaceId, list[Reference]] = {}
         self._sort()
@@ -108,11 +122,13 @@ class Discovery:
         """The processes by the namespaces that they are in, and what else refers to each of those."""
         for links, pids in self.walk.groups().items():
             kinds = {}
+            oldest = min((self.processes[pid].start, pid) for pid in pids)
             for kind, link in zip(KINDS, links, strict=True):
                 if link is not None:
                     kinds[kind] = identity = identity_of(link, self.device)
                     self.kind[identity] = kind
                     self.members.setdefault(identity, []).extend(pids)
+                    self.leaders[identity] = min(self.leaders.get(identity, oldest), oldest)
             self.kinds |= dict.fromkeys(pids, kinds)
         for reference in self.walk.references:
             self._refer(reference)
@@ -227,9 +243,9 @@ class Discovery:
         below = self._below()
         for answers in sorted(self.asker.found.values(), key=lambda each: (order.index(each.kind), each.id)):
             members = tuple(sorted(self.members.get(answers.id, ())))
-            leader = min(members, key=self._age, default=0)
+            since, leader = self.leaders.get(answers.id, (0, 0))
             yield SeenNamespace(
-                kind=answers.kind, id=answers.id, number=answers.number, identity=self._identity(answers, leader),
+                kind=answers.kind, id=answers.id, number=answers.number, identity=_identity(answers, since if leader else None),
                 owner=answers.owner, owner_uid=owner_uid(answers, self.asker.found), parent=answers.parent, members=members,
                 leader=leader, holders=tuple(self._holders(answers.id, () if members else below.get(answers.id, ()))),
                 belongs=self.labels.get(answers.id, ""), content=self.contents.get(answers.id),
@@ -245,15 +261,6 @@ class Discovery:
             if each.owner and each.owner != each.parent:
                 found.setdefault(each.owner, []).append(Holder("owner", 0, name))
         return found
-
-    def _age(self, pid: int) -> tuple[int, int]:
-        return (self.processes[pid].start, pid)
-
-    def _identity(self, answers: Answers, leader: int) -> str:
-        """Numbers are never used again. Where the kernel has none, a namespace is as old as its oldest member, at least."""
-        if answers.number:
-            return f"{answers.kind} {answers.number}"
-        return f"{answers.kind}:[{answers.id.ino}]" + (f" since {self.processes[leader].start}" if leader else "")
 
     def _holders(self, identity: NamespaceId, below: tuple[Holder, ...] | list[Holder]) -> Iterator[Holder]:
         for each in self.references.get(identity, ()):
@@ -296,6 +303,13 @@ class Discovery:
                 yield Unseen("processes", 0, f"/proc is mounted with {option}, and does not show those of others")
         if self.machine["pid"].ino != _INITIAL_PID:
             yield Unseen("processes", 0, "the PID namespace of the reader is not the machine's, and shows only what is in it")
+
+
+def _identity(answers: Answers, since: int | None) -> str:
+    """Numbers are never used again. Where the kernel has none, a namespace is as old as its oldest member, at least."""
+    if answers.number:
+        return f"{answers.kind} {answers.number}"
+    return f"{answers.kind}:[{answers.id.ino}]" + ("" if since is None else f" since {since}")
 
 
 def _who() -> str:
