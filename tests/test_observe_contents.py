@@ -50,6 +50,15 @@ def test_names_clocks_ids_and_ipc_objects() -> None:
         assert ids.setgroups == inside[-1]
 
 
+@pytest.mark.parametrize(("sort", "made", "listed"), [("shm", "-M 4096", "-m"), ("sem", "-S 3", "-s"), ("msg", "-Q", "-q")])
+def test_one_sort_of_objects_is_read_where_there_is_no_other(sort: str, made: str, listed: str) -> None:
+    """A list is printed only for a sort of which the kernel counts some."""
+    with nslab.Container(isolate="ipc user") as web, web.namespaces["ipc"] as ipc:
+        keys = web.run(f"ipcmk {made} >/dev/null; ipcs {listed} | awk '/^0x/ {{print $1}}'").check().lines
+        found = of(nslab.discover(web), ipc).content.objects
+        assert [(each.sort, f"0x{each.key:08x}") for each in found] == [(sort, *keys)]
+
+
 def test_message_queues() -> None:
     with nslab.Container(isolate="ipc user mnt") as web, web.namespaces["ipc"] as ipc:
         web.run("mount -t mqueue none /tmp && touch /tmp/jobs").check()

@@ -129,14 +129,20 @@ def _is_known_as(number: int, sock: Socket, path: str) -> bool:
     return False
 
 
+def located(seen: Mapping[NamespaceId, Any]) -> dict[NamespaceId, list[Located]]:
+    """The interfaces of the networks among these."""
+    nets = {identity: said for identity, said in seen.items() if isinstance(said, Inside)}
+    return {identity: listing.located(said.addresses, said.links) for identity, said in nets.items()}
+
+
 def contents(
-    seen: Mapping[NamespaceId, Any], kinds: Mapping[NamespaceId, str], sockets: Mapping[NamespaceId, Socket],
-    paths: Mapping[NamespaceId, str], outside: Mapping[NamespaceId, str],
+    seen: Mapping[NamespaceId, Any], kinds: Mapping[NamespaceId, str], networks: Mapping[NamespaceId, list[Located]],
+    sockets: Mapping[NamespaceId, Socket], paths: Mapping[NamespaceId, str], outside: Mapping[NamespaceId, str],
 ) -> dict[NamespaceId, Content]:  # fmt: skip
-    """The content of each namespace of which something was read; ``outside`` are the cgroups of those asked, as seen here."""
-    nets = {identity: said for identity, said in seen.items() if kinds[identity] == "net" and not isinstance(said, OSError)}
-    located = {identity: listing.located(said.addresses, said.links) for identity, said in nets.items()}
-    others = peers(located, sockets, paths)
+    """The content of each namespace of which something was read; ``networks`` are those among them, ``outside`` the cgroups of
+    those asked, as seen here.
+    """
+    others = peers(networks, sockets, paths)
     found: dict[NamespaceId, Content] = {}
     for identity, said in seen.items():
         if isinstance(said, OSError):
@@ -156,5 +162,5 @@ def contents(
                 case "cgroup":
                     found[identity] = cgroup(said, outside.get(identity, ""))
                 case "net":
-                    found[identity] = net(sockets.get(identity), located[identity], said, others[identity])
+                    found[identity] = net(sockets.get(identity), networks[identity], said, others[identity])
     return found

@@ -180,19 +180,21 @@ class Discovery:
             own = procfs.read("self/cgroup").decode(errors="surrogateescape")
             seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
             seen |= looking.here(self.machine, networks)
+            located = contents.located(seen)
             if self.machine["ipc"] not in wanted:
                 seen[self.machine["ipc"]] = looking.objects_here()
             found, kinds = self.asker.found, self.kind_of()
             for some in visits:
-                self.contents |= contents.contents(some.read, kinds, {}, {}, {})
-            for some in visits:
-                seen |= some.seen(networks)
+                self.contents |= contents.contents(some.read, kinds, {}, {}, {}, {})
+            for part in (part for some in visits for part in some.seen(networks)):
+                seen |= part
+                located |= contents.located(part)  # while the visitor is at the next one
             if self._visitor:
                 self._visitor.dismiss()
             paths = {identity: answers.path for identity, answers in found.items()}
             outside = {each: self._cgroup(each) or own for each, place in wanted.items() if place.kind == "cgroup"}
             outside[self.machine.get("cgroup", self.machine["net"])] = own
-            self.contents |= contents.contents(seen, kinds, networks, paths, outside)
+            self.contents |= contents.contents(seen, kinds, located, networks, paths, outside)
         finally:
             networks.close()
         gone = {identity for identity, said in seen.items() if isinstance(said, FileNotFoundError | ProcessLookupError)}

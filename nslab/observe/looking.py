@@ -12,7 +12,7 @@ import marshal
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -148,11 +148,12 @@ class Visits:
         visitor: Callable[[], Visitor],
     ):  # fmt: skip
         self.wanted, self.read, self._visitor = wanted, read, visitor
-        groups: dict[str, list[NamespaceId]] = {}
+        groups: dict[tuple[str, bool], list[NamespaceId]] = {}
         for each in sorted(wanted, key=lambda each: ORDER.index(wanted[each].kind)):
-            groups.setdefault(entrances.get(each, ""), []).append(each)
+            user = entrances.get(each, "")
+            groups.setdefault((user, not user and wanted[each].kind == "net"), []).append(each)
         self._parts = [
-            (user, group[at : at + _AT_ONCE]) for user, group in groups.items() for at in range(0, len(group), _AT_ONCE)
+            (user, group[at : at + _AT_ONCE]) for (user, _), group in groups.items() for at in range(0, len(group), _AT_ONCE)
         ]
         for user, some in self._parts:
             if not user:
@@ -161,20 +162,20 @@ class Visits:
     def _begin(self, visitor: Visitor, user: str, some: Iterable[NamespaceId]) -> None:
         visitor.ask("enter", [self.wanted[each] for each in some], user)
 
-    def seen(self, networks: Networks) -> Seen:
-        """Wait for what they say."""
-        found: Seen = {}
+    def seen(self, networks: Networks) -> Iterator[Seen]:
+        """Wait for what they say, part by part."""
         for user, some in self._parts:
             with contextlib.ExitStack() as stack, contextlib.suppress(SyscallError):  # the way in is gone, or not ours
                 visitor = stack.enter_context(contextlib.closing(Visitor())) if user else self._visitor()
                 if user:
                     self._begin(visitor, user, some)
                 (said, numbers), sockets = visitor.answer()
+                found: Seen = {}
                 for number, each in said.items():
                     found[some[number]] = _outside(self.wanted[some[number]].kind, each, user) if user else each
                 for number, opened in zip(numbers, sockets, strict=True):
                     networks[some[number]] = netlink.Socket(socket.socket(fileno=opened.detach()))
-        return found
+                yield found
 
 
 def _outside(kind: str, said: Any, user: str) -> Any:

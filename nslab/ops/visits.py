@@ -22,9 +22,18 @@ from nslab.errors import SyscallError
 from nslab.model import KINDS, IpcObject
 from nslab.ops.base import Context, Op
 from nslab.procfs import walk
+from nslab.syscalls import mqueue, sysv
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-ORDER = ("uts", "cgroup", "net", "ipc", "time", "user", "mnt")  # mnt last: then other files are in sight
+ORDER = (
+    "net",
+    "uts",
+    "cgroup",
+    "ipc",
+    "time",
+    "user",
+    "mnt",
+)  # net has most to be worked on; mnt last: other files are in sight
 _FEW = 5  # mounts that may as well be taken away one by one
 MOST = 100_000  # bytes in one message
 SOCKETS = ("tcp", "tcp6", "udp", "udp6")
@@ -190,7 +199,8 @@ def _read(place: Place, proc: int, root: int) -> Any:
         case "cgroup":
             return _text(proc, f"{place.member}/cgroup" if place.member else "self/cgroup")
         case "ipc":
-            return (*procfs.system_v(f"/proc/self/fd/{proc}"), *_queues(root))
+            there = [sort for sort, count in sysv.counts().items() if count]
+            return (*procfs.system_v(f"/proc/self/fd/{proc}", there), *_queues(root))
         case "time":
             return _text(proc, "self/timens_offsets")
         case _:
@@ -256,7 +266,7 @@ def queues(root: int = -1) -> Iterator[IpcObject]:
     At ``root``, a descriptor, it is left, to go with many: for each that goes alone the kernel waits until all processors have
     seen that, close to a millisecond.
     """
-    mount = syscalls.detached("mqueue")
+    mount = mqueue.detached("mqueue")
     try:
         folder = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount)
         try:

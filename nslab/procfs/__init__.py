@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -238,10 +238,11 @@ def subordinate_ids(which: str, names: Mapping[str, None], etc: str = "/etc") ->
 _SYSTEM_V = {"shm": ("shmid", "size", "nattch"), "sem": ("semid", "nsems", ""), "msg": ("msqid", "cbytes", "qnum")}
 
 
-def system_v(root: str = "/proc") -> tuple[IpcObject, ...]:
-    """The System V objects of the reader's IPC namespace: shared memory, semaphores, message queues."""
+def system_v(root: str = "/proc", sorts: Collection[str] = _SYSTEM_V) -> tuple[IpcObject, ...]:
+    """The System V objects of the reader's IPC namespace: shared memory ("shm"), semaphores ("sem"), message queues ("msg")."""
     found = []
-    for sort, (number, size, count) in _SYSTEM_V.items():
+    for sort in sorts:
+        number, size, count = _SYSTEM_V[sort]
         text = read(f"sysvipc/{sort}", root)
         head, *lines = text.decode().splitlines() if text.count(b"\n") > 1 else [""]
         for line in lines:

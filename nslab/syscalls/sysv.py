@@ -17,6 +17,8 @@ SHM_RDONLY, SEM_UNDO = 0o10000, 0x1000
 GETALL, SETALL = 13, 17
 # By object: the commands for the highest index in use, and for the id at an index.
 _INFO = {"shmctl": (14, 15), "msgctl": (12, 13), "semctl": (19, 20)}
+# By sort, as /proc/sysvipc has it: the call, and where in what the first of its commands answers their number is.
+_COUNTS = {"shm": ("shmctl", 0), "sem": ("semctl", 7), "msg": ("msgctl", 0)}
 
 libc.shmget.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_int]
 libc.shmat.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
@@ -111,6 +113,19 @@ def msgctl(queue: int, command: int) -> None:
     """IPC_RMID: remove a message queue, and wake who waits for it. Source: msgctl(2)."""
     refuse_here("msgctl", "ipc")
     invoke("msgctl", (queue, command, None), libc.msgctl, queue, command, None)
+
+
+def counts() -> dict[str, int]:
+    """How many segments ("shm"), sets of semaphores ("sem") and queues ("msg") the caller's IPC namespace has; -1: not known.
+
+    Source: SHM_INFO, SEM_INFO and MSG_INFO in shmctl(2), semctl(2) and msgctl(2).
+    """
+    found, buffer = {}, ctypes.create_string_buffer(512)
+    for sort, (call, at) in _COUNTS.items():
+        extra = (0,) if call == "semctl" else ()
+        done = getattr(libc, call)(0, *extra, _INFO[call][0], buffer)
+        found[sort] = struct.unpack_from("i", buffer, 4 * at)[0] if done >= 0 else -1
+    return found
 
 
 def remove_all() -> None:
