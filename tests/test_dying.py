@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
@@ -18,6 +19,7 @@ import nslab.spawner
 from nslab.container.pausing import Frozen
 from nslab.ops import InCgroup
 from nslab.spawner import channel
+from nslab.spawner.report import portable
 from nslab.topology import internet
 from tests.crash.oracle import Recorded, descendants, name
 from tests.helpers import in_python
@@ -287,3 +289,14 @@ def test_a_spawner_with_few_descriptors_lives_on(script: str, lines: list[str]) 
     """What does not fit is refused; a crowd of orphans is larger than the table, and is ended all the same."""
     done = in_python((FEW + script).replace("MANY", "120"))
     assert done.stdout.splitlines() == lines, done.stderr
+
+
+def test_a_maker_that_nobody_listens_to_says_that_the_spawner_ended():
+    out, into = os.pipe()
+    os.close(out)
+    with pytest.raises(BrokenPipeError) as caught:
+        os.write(into, b".")
+    os.close(into)
+    assert isinstance(portable(caught.value), nslab.SpawnerError)
+    refused = nslab.SyscallError("sendto", (), errno.EPIPE)
+    assert portable(refused) is refused, "what the kernel answered to what was asked for stays that"

@@ -9,7 +9,7 @@ import pickle
 import socket
 from typing import Any
 
-from nslab.errors import NslabError, SyscallError
+from nslab.errors import NslabError, SpawnerError, SyscallError
 from nslab.spawner import channel
 from nslab.syscalls import guard
 
@@ -58,7 +58,12 @@ class Report:
 
 
 def portable(error: BaseException) -> BaseException:
-    """The error itself when it can be pickled, else one that says the same in words."""
+    """The error itself when it can be pickled, else one that says the same in words.
+
+    A pipe that nobody reads is none of the kernel's answers: it is the spawner that has ended.
+    """
+    if isinstance(error, BrokenPipeError | ConnectionResetError) and not isinstance(error, NslabError):
+        return SpawnerError("the spawner ended while this was made; the next call has a new one.")
     if not isinstance(error, NslabError) and isinstance(error, OSError) and error.errno:
         error = SyscallError("open" if error.filename else "a system call", (repr(error.filename or ""),), error.errno)
     try:
