@@ -164,7 +164,7 @@ class AttachedLab(Lab):
         return self.topology.apply(wanted)
 
     def refresh(self) -> None:
-        """Look again: the topology, its nodes and links become what others have made of it."""
+        """Look again: the topology, its nodes and links become what others have made of it. DeadNamespace when it is gone."""
         with self._connected() as sock:
             self._show(sock)
 
