@@ -210,3 +210,10 @@ def test_a_request_that_dies_with_its_standby_is_an_error() -> None:
             for pid in settled():
                 os.kill(pid, signal.SIGKILL)
             assert nslab.run("hostname", isolate=KINDS, hostname="again").stdout == "again\n"
+    assert eventually(served), "and the next ones are served"
+
+
+def served() -> bool:
+    with contextlib.suppress(nslab.SpawnerError):  # as above
+        return nslab.run("hostname", isolate=KINDS, hostname="after").stdout == "after\n"
+    return False

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.conftest import MUST_WORK
 from tests.helpers import ROOT, eventually
 from tests.notebooks.kernel import Kernel
 
@@ -30,7 +31,8 @@ def test_its_cgroups_are_removed(tmp_path: Path) -> None:
             if "db = web.fork()" in cell.source:
                 break
         made = groups() - before
-        if not made:
+        if not made and not MUST_WORK:
             pytest.skip("root may make no cgroup here")
+        assert made
         os.kill(kernel.pid, signal.SIGKILL)
         assert eventually(lambda: not any(path.exists() for path in made), 10), made
