@@ -457,7 +457,7 @@ def ensure() -> Spawner:
             except OSError as error:
                 why = ""
                 if error.errno == errno.EAGAIN:
-                    from nslab.hints import TOO_MANY  # which no file may be left to load for other reasons
+                    from nslab.hints.facts import TOO_MANY  # which no file may be left to load for other reasons
 
                     why = f"\n  {TOO_MANY}"
                 raise SpawnerError(f"the spawner could not be started: {error}.{why}") from error
