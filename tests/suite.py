@@ -81,6 +81,7 @@ def main() -> int:
     # What a shell starts in the background ignores them, and so would all that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of some thousand interpreters compiles all that it imports
     dependencies(args.deps)
     become_subreaper()
     not_run: list[str] = []
