@@ -122,6 +122,19 @@ def test_a_clock_that_the_tool_cannot_set_says_so() -> None:
     assert "# no standard tool: unshare(1) takes whole seconds; monotonic is 1.5 s" in trace.shell()
 
 
+def test_the_script_begins_with_the_command() -> None:
+    """What no tool can do is said after what one can; all kinds are made by one unshare(1), within one layer of quotes."""
+    texts = []
+    for kinds in ("time", "uts time"):
+        with nslab.record() as trace:
+            nslab.run("true", isolate=kinds, clock={"monotonic": "+1d"})
+        texts.append(trace.shell().replace(" --user --map-root-user", ""))
+    comment = ops.Adopt().shell()
+    assert texts == [
+        f"unshare {option}--time --fork --monotonic 86400 sh -c '(true)\n{comment}'\n" for option in ("", "--uts ")
+    ]
+
+
 SETTINGS = "\necho lo $(cat /sys/class/net/lo/flags); ip -o addr | sed 's/valid_lft.*//'; cat /proc/sys/kernel/shmmax"
 
 

@@ -146,7 +146,7 @@ class Plan:
 
     def script(self, inner: str) -> str:
         """The shell script that does every op and then ``inner``."""
-        from nslab.ops.spaces import merged
+        from nslab.ops.merging import merged
 
         for op in reversed(merged(self.ops)):
             inner = op.wrap(inner)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nslab import syscalls
@@ -15,7 +14,6 @@ from nslab.errors import SyscallError
 from nslab.model import KINDS, IdRange, flags_of
 from nslab.model.words import shift
 from nslab.ops.base import Context, Op
-from nslab.ops.cgroups import InCgroup
 from nslab.syscalls import guard, nsfs
 from nslab.syscalls.processes import CLONE_PARENT
 
@@ -160,27 +158,6 @@ class Borrow(Op):
         return Setns("", "user", self.path) if self.path else NewNamespaces(("user",), self.maps)
 
 
-def merged(ops: tuple[Op, ...]) -> tuple[Op, ...]:
-    """For the script: a cgroup first; a borrowed user namespace and what is below it by one unshare, joins by one nsenter.
-
-    That opens all its files first: whoever is in another user namespace already may not be allowed to.
-    """
-    ops = (*(op for op in ops if isinstance(op, InCgroup)), *(op for op in ops if not isinstance(op, InCgroup)))
-    if ops and isinstance(ops[0], InCgroup):
-        return (ops[0], *merged(ops[1:]))
-    if ops and isinstance(ops[0], Borrow) and ops[0].path:
-        ops = (Setns("", "user", ops[0].path), *(op for op in ops[1:] if not isinstance(op, Join) or op.kinds))
-    joins = tuple(itertools.takewhile(lambda op: isinstance(op, Setns) and op.kind and op.path, ops))
-    if len(joins) > 1:
-        return (_Nsenter(joins), *ops[len(joins) :])
-    if len(ops) > 1 and isinstance(ops[0], Borrow) and isinstance(ops[1], NewNamespaces):
-        below = ops[1]
-        if below.kinds and "user" not in below.kinds:
-            kinds = tuple(kind for kind in KINDS if kind == "user" or kind in below.kinds)
-            return (replace(below, kinds=kinds, maps=ops[0].maps), *ops[2:])
-    return ops
-
-
 # Since Linux 6.3 an execve(2) takes a process into the time namespace that its children are to be in.
 _EXECVE_ENTERS = [*map(int, os.uname().release.split("-")[0].split(".")[:2])] >= [6, 3]
 
@@ -305,6 +282,9 @@ class Adopt(Op):
     def shell(self) -> str:
         return "# no standard tool: prctl(PR_SET_CHILD_SUBREAPER), so that all that runs here can be ended"
 
+    def wrap(self, inner: str) -> str:
+        return f"{inner}\n{self.shell()}"  # what is left out is said last
+
 
 @dataclass(frozen=True)
 class Unshare(Op):
@@ -357,14 +337,14 @@ class Setns(Op):
     def shell(self) -> str:
         if not self.path or not self.kind:
             return "# no standard tool: setns() of a namespace that only a descriptor holds"
-        return _Nsenter((self,)).shell()
+        return Nsenter((self,)).shell()
 
     def wrap(self, inner: str) -> str:
-        return _Nsenter((self,)).wrap(inner) if self.path and self.kind else f"{self.shell()}\n{inner}"
+        return Nsenter((self,)).wrap(inner) if self.path and self.kind else f"{self.shell()}\n{inner}"
 
 
 @dataclass(frozen=True)
-class _Nsenter(Op):
+class Nsenter(Op):
     """Several Setns as one command: only a script has it."""
 
     joins: tuple[Any, ...]
