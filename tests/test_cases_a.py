@@ -16,6 +16,7 @@ import pytest
 
 import nslab
 from nslab import hints, syscalls
+from nslab.model import KINDS
 from tests.helpers import eventually, has_ended, idle_thread, in_python, link, pidfd_of
 
 USER, MNT, TIME, UTS = 0x10000000, 0x00020000, 0x00000080, 0x04000000
@@ -65,6 +66,14 @@ def test_a_kind_that_the_kernel_was_built_without_is_named() -> None:
     """Debian's user-mode Linux has no time namespaces."""
     with nslab.process() as process, pytest.raises(nslab.SyscallError, match="no namespaces of kind time"):
         process.unshare("uts time")
+
+
+@pytest.mark.parametrize("call", ["unshare", "clone3"])
+def test_a_refused_time_namespace_is_a_kernel_without_also_where_no_proc_is_in_sight(tmp_path: Path, call: str) -> None:
+    tmp_path.chmod(0o755)
+    with nslab.process() as process:
+        process.chroot(str(tmp_path))
+        assert "no namespaces of kind time" in process.call(hints.explain, call, errno.EINVAL, flags=KINDS["time"].flag)
 
 
 def test_what_flags_of_a_pidfd_do_not_name_is_not_joined_and_the_hint_says_so() -> None:

@@ -14,6 +14,13 @@ from nslab.model import KINDS
 DEPTH = {"user": 33, "pid": 32}  # levels below the initial namespace, kernel 6.18; user_namespaces(7) says 32
 
 
+def _unknown(kinds: list[str]) -> str:
+    return (
+        f"this kernel has no namespaces of kind {', '.join(kinds)}: it is older than they are, or was built without.\n"
+        "what to do: ask for others; ls /proc/self/ns, where a /proc is mounted, lists what there is. namespaces(7)"
+    )
+
+
 def unshare(errno: int, **facts: Any) -> str:
     return new(errno, verb="unshare", **facts)
 
@@ -24,10 +31,7 @@ def new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), verb: str = "fo
     if set_tid and (hint := _chosen(errno, kinds, set_tid)):
         return hint
     if errno == EINVAL and os.path.exists("/proc/self/ns") and (lacking := _lacking(kinds)):
-        return (
-            f"this kernel has no namespaces of kind {', '.join(lacking)}: it is older than they are, or was built without.\n"
-            "what to do: ask for others; ls /proc/self/ns lists what there is. namespaces(7)"
-        )
+        return _unknown(lacking)
     if errno == EINVAL and "user" in kinds and procfs.threads() > 1:
         return _threads("a user namespace", "unshared")
     if errno == EINVAL and "pid" in kinds and _pid_for_children_differs():
@@ -64,8 +68,8 @@ def new(errno: int, flags: int = 0, set_tid: Sequence[int] = (), verb: str = "fo
             f"(uid {os.geteuid()}) lacks it.\nwhat to do: ask for a user namespace in the same call, whose creator holds "
             f"every capability inside: {verb}('user {' '.join(kinds)}'), isolate='user {' '.join(kinds)}'. user_namespaces(7)"
         )
-    if errno == EINVAL and "time" in kinds:
-        return "clone3 with CLONE_NEWTIME and CLONE_VM do not go together. time_namespaces(7)"
+    if errno == EINVAL and "time" in kinds:  # with no /proc in sight: nothing else makes this fail
+        return _unknown(["time"])
     return ""
 
 
