@@ -22,13 +22,12 @@ from nslab.container.pausing import Frozen, Stopped
 from nslab.container.plans import Request
 from nslab.container.waiting import Condition
 from nslab.errors import CommandTimeout, DeadNamespace, NslabError, SpecError, SyscallError, Unavailable
-from nslab.model import KINDS, Capabilities, Membership, NamespaceMap
+from nslab.model import KINDS, Membership
 from nslab.namespaces import handle, joining, privilege, running, steered
-from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink
-from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
+from nslab.namespaces.view import Viewed, machine_ids
 from nslab.ops import Execute, InCgroup, NewNamespaces, Op, Plan, RemoveObjects, Setns, WriteFile, spec
 from nslab.ops.base import SHELL
 from nslab.spawner import Call, Child, Descriptor, Spawner, ensure
@@ -36,7 +35,6 @@ from nslab.spawner.messages import LITTERED
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
-    from nslab.ipc import Objects
     from nslab.namespaces.forwarding import Forward
 
 
@@ -107,7 +105,7 @@ live: weakref.WeakValueDictionary[str, Container] = weakref.WeakValueDictionary(
 _everyone: weakref.WeakSet[Container] = weakref.WeakSet()
 
 
-class Container:
+class Container(Viewed):
     """Namespaces of one's own with an init in them, which commands and functions enter.
 
     ``isolate`` names the kinds that are new; what is not named is the machine's. ``hostname`` and ``domainname`` need uts.
@@ -370,24 +368,10 @@ class Container:
 
     # -- looking at it --------------------------------------------------------------------------------------------------
 
-    @property
-    def namespaces(self) -> NamespacesOf:
-        """The namespaces of its init, by kind: its own ones, and the machine's for the rest."""
-        return NamespacesOf(self.pid, lambda: self._child.pidfd)
+    _lone = True
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The PIDs of its init, one a level: as this process numbers it, ..., as its own PID namespace does."""
-        return looked_up(procfs.numbers, self.pid, self._child.pidfd)
-
-    def capabilities(self) -> Capabilities:
-        """The capability sets of its init, by name, and where they count. DeadNamespace when it has ended. capabilities(7)"""
-        return looked_up(procfs.capability_sets, self.pid, self._child.pidfd)
-
-    @property
-    def alive(self) -> bool:
-        pidfd = self._child.pidfd
-        return pidfd is not None and not pidfd.readable()
+    def _standing(self) -> Descriptor | None:
+        return self._child.pidfd
 
     def processes(self) -> Members:
         """The processes inside now, with their PIDs outside and inside: nslab's init first, but none of its supervisors."""
@@ -426,20 +410,6 @@ class Container:
             facts["host name"] = self._call(os.uname).nodename  # looking leaves no trace
         borrowed = ("user",) if self._borrowed and "user" not in self._members else ()
         return self.namespaces.membership(self.name or "container", borrowed, facts)
-
-    def namespace_map(self) -> NamespaceMap:
-        """What nslab.draw() shows of it."""
-        return NamespaceMap(machine_ids(), (self.membership(),))
-
-    def clocks(self) -> Clocks:
-        """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
-        return Clocks(lambda: self._call(read_clocks, (), {}))
-
-    def ipc(self) -> Objects:
-        """What is in its IPC namespace: System V objects and POSIX message queues, as a table."""
-        from nslab.ipc import look
-
-        return self._call(look, (True,), {})  # type: ignore[no-any-return]
 
     def sysctl(self, name: str, value: int | str | None = None) -> str:
         """The value of a setting of its own namespaces ("kernel.shmmax"), after it was set to ``value`` where one is given.

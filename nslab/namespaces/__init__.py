@@ -7,6 +7,7 @@ they write.
 
 from nslab.namespaces.handle import Namespace
 from nslab.namespaces.running import Result, Running
-from nslab.namespaces.steered import Process, process
+from nslab.namespaces.starting import process
+from nslab.namespaces.steered import Process
 
 __all__ = ["Namespace", "Process", "Result", "Running", "process"]

@@ -12,26 +12,23 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nslab import procfs
 from nslab.errors import DeadNamespace, SpecError, SyscallError
-from nslab.model import KINDS, Capabilities, Membership, NamespaceMap, flags_of
-from nslab.namespaces import joining, privilege, running
-from nslab.namespaces.clocks import Clocks, read_clocks
+from nslab.model import KINDS, Membership, flags_of
+from nslab.namespaces import joining, running
 from nslab.namespaces.handle import Namespace
 from nslab.namespaces.orders import Order, Script
 from nslab.namespaces.running import Result, Sink
-from nslab.namespaces.view import NamespacesOf, looked_up, machine_ids
+from nslab.namespaces.view import Viewed, machine_ids
 from nslab.ops import (
-    Adopt,
     Chdir,
     Chroot,
     Execute,
     Mount,
     Op,
     PivotRoot,
-    Plan,
     SetDomainname,
     SetHostname,
     SetIds,
@@ -42,14 +39,10 @@ from nslab.ops import (
     WriteFile,
     spec,
 )  # fmt: skip
-from nslab.spawner import Child, Descriptor, Steer, channel, ensure, functions
+from nslab.spawner import Child, Descriptor, channel, functions
 from nslab.syscalls import decode
 from nslab.trace import Trace, emit, record
 
-if TYPE_CHECKING:
-    from nslab.ipc import Objects
-
-NOBODY = 65534
 LEAVES = SetPropagation("private", implied="else a mount made here could show up outside")
 
 WANTED = "must be a Namespace, as web.namespaces['uts'], or the path of one, as '/proc/PID/ns/uts' or '/proc/PID/fd/N'"
@@ -63,7 +56,7 @@ def everyone() -> list[Process]:
     return list(_everyone)
 
 
-class Process:
+class Process(Viewed):
     """A live process, steered from here: it makes one system call for each call of a method, and waits for the next.
 
     It starts in the machine's own namespaces (an ordinary user's in a borrowed user namespace), so what would change those
@@ -315,46 +308,19 @@ class Process:
 
     # -- looking at it --------------------------------------------------------------------------------------------------
 
-    @property
-    def namespaces(self) -> NamespacesOf:
-        """The namespaces that it is in now, by kind."""
-        return NamespacesOf(self.pid, lambda: None if self._ended else self._pidfd)
+    _lone = False
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Its PIDs, one a level: as this process numbers it, ..., as its own PID namespace does. DeadNamespace at its end."""
-        return looked_up(procfs.numbers, self.pid, None if self._ended else self._pidfd)
-
-    def capabilities(self) -> Capabilities:
-        """Its capability sets by name, and where they count. DeadNamespace when it has ended. capabilities(7)"""
-        return looked_up(procfs.capability_sets, self.pid, None if self._ended else self._pidfd)
-
-    @property
-    def alive(self) -> bool:
-        return not self._ended and not self._pidfd.readable()
-
-    def namespace_map(self) -> NamespaceMap:
-        """What nslab.draw() shows of it."""
-        return NamespaceMap(machine_ids(), (self.membership(),))
+    def _standing(self) -> Descriptor | None:
+        return None if self._ended else self._pidfd
 
     def membership(self) -> Membership:
         """What a picture shows of it."""
         facts = {"host name": self.gethostname()}
         return self.namespaces.membership("steered process", ("user",) if self._borrowed else (), facts)
 
-    def ipc(self) -> Objects:
-        """What is in its IPC namespace: System V objects and POSIX message queues, as a table."""
-        from nslab.ipc import look
-
-        return self._call(look)  # type: ignore[no-any-return]
-
-    def clocks(self) -> Clocks:
-        """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
-        return Clocks(lambda: self._call(read_clocks))
-
     def joinable(self) -> joining.Target:
         """What others join of it."""
-        return joining.of_process(self.pid, None if self._ended else self._pidfd)
+        return joining.of_process(self.pid, self._standing())
 
     def _shares(self, kind: str) -> bool:
         return self.namespaces.ids()[kind] == machine_ids()[kind]
@@ -405,54 +371,3 @@ class Process:
         view = self.namespaces.membership("", (), {})
         own = ", ".join(f"{kind}:[{view.kinds[kind].ino}]" for kind in view.own)
         return f"<Process {self.pid}, {'own: ' + own if own else 'in the namespaces of the machine'}>"
-
-
-def process(*, as_: str | None = None) -> Process:
-    """A live process to steer by hand, one system call a cell.
-
-    ``as_="ordinary"`` is a process without privilege, outside any user namespace of nslab's: what an ordinary user meets.
-    Started by root it becomes nobody (65534); a user name instead of "ordinary" makes it that user.
-    """
-    if as_ is not None:
-        spec.text("as_", as_)
-    spawner = ensure()
-    trace = Trace()
-    ops: list[Op] = []
-    borrowed = False
-    if as_ is None:
-        with record(trace):
-            op = privilege.borrow(spawner)
-        borrowed = op is not None
-        ops += [op] if op else []
-    elif privilege.is_privileged():
-        ops.append(_identity(as_))
-    elif as_ != "ordinary":
-        raise SpecError("as_", "only root can make a process of another user; as_='ordinary' is you, without anything added")
-    shown = tuple(ops)
-    ops.append(Adopt(implied="what it starts ends with it"))
-    mine, theirs = channel.pair()
-    with theirs, record(trace):
-        child = spawner.start(
-            Plan(tuple(ops)),
-            work=Steer(tuple(sys.path), stranger=as_ is not None),
-            fds={"steer": theirs, "registry": spawner.registry},
-            title="nslab-keeper",
-            borrowed=borrowed,
-        )
-        child.settle()
-    script = Script(*shown)
-    trace.add_script(script)
-    return Process(mine, child, trace, script, borrowed)
-
-
-def _identity(name: str) -> SetIds:
-    import pwd
-
-    implied = "to be an ordinary user"
-    if name == "ordinary":
-        return SetIds(NOBODY, NOBODY, implied=implied)
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        raise SpecError("as_", f"{name!r} is neither 'ordinary' nor a user of this machine") from None
-    return SetIds(entry.pw_uid, entry.pw_gid, implied=implied)

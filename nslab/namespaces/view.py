@@ -1,4 +1,4 @@
-"""The namespaces of a live process, by kind, opened when asked for."""
+"""What can be seen of a live process of ours: its namespaces by kind, opened when asked for, and what is in them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import contextlib
 import difflib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from nslab import procfs
 from nslab.errors import DeadNamespace, NoSuchKind
-from nslab.model import KINDS, Membership, NamespaceId
+from nslab.model import KINDS, Capabilities, Membership, NamespaceId, NamespaceMap
+from nslab.namespaces.clocks import Clocks, read_clocks
 from nslab.namespaces.handle import Namespace
 from nslab.spawner import Descriptor
+
+if TYPE_CHECKING:
+    from nslab.ipc import Objects
 
 Found = TypeVar("Found")
 
@@ -67,17 +72,66 @@ class NamespacesOf(Mapping[str, Namespace]):
         return f"<namespaces of process {self._pid}: {', '.join(str(ns) for ns in self.values())}>"
 
 
-def looked_up(reader: Callable[[int], Found], pid: int, pidfd: Descriptor | None) -> Found:
-    """What a reader of /proc says of the process behind ``pidfd``, and of no other: DeadNamespace when it has ended."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        found = reader(pid)
-        if pidfd is not None and not pidfd.readable():
-            return found
-    raise DeadNamespace(f"process {pid} has ended.")
+class Viewed:
+    """Whatever one process of ours stands for, and so what can be seen of it. DeadNamespace when that has ended."""
+
+    pid: int
+    _lone: ClassVar[bool]  # whether each function that is called in it has a process of its own
+
+    def _standing(self) -> Descriptor | None:
+        """A pidfd of the process; None when it has ended."""
+        raise NotImplementedError
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
+        """The value of a function that is called inside."""
+        raise NotImplementedError
+
+    def membership(self) -> Membership:
+        """What a picture shows of it."""
+        raise NotImplementedError
+
+    @property
+    def namespaces(self) -> NamespacesOf:
+        """The namespaces that it is in now, by kind; of a container those of its init: its own and the machine's."""
+        return NamespacesOf(self.pid, self._standing)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its PIDs (a container's are those of its init), one a level: as this process numbers it, ..., as its own does."""
+        return self._looked_up(procfs.numbers)
+
+    def capabilities(self) -> Capabilities:
+        """Its capability sets by name, of a container those of its init, and where they count. capabilities(7)"""
+        return self._looked_up(procfs.capability_sets)
+
+    def _looked_up(self, reader: Callable[[int], Found]) -> Found:
+        """What a reader of /proc says of this process, and of no other."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found = reader(self.pid)
+            if self.alive:
+                return found
+        raise DeadNamespace(f"process {self.pid} has ended.")
+
+    @property
+    def alive(self) -> bool:
+        pidfd = self._standing()
+        return pidfd is not None and not pidfd.readable()
+
+    def namespace_map(self) -> NamespaceMap:
+        """What nslab.draw() shows of it."""
+        return NamespaceMap(machine_ids(), (self.membership(),))
+
+    def clocks(self) -> Clocks:
+        """Its clocks beside one's own: what the time namespace shifts, and what it does not."""
+        return Clocks(lambda: self._call(read_clocks))
+
+    def ipc(self) -> Objects:
+        """What is in its IPC namespace: System V objects and POSIX message queues, as a table."""
+        from nslab.ipc import look
+
+        return self._call(look, (self._lone,))  # type: ignore[no-any-return]
 
 
 def machine_ids() -> dict[str, NamespaceId]:
     """The ids of the namespaces that this process, and so the machine as it sees it, is in."""
-    from nslab import procfs
-
     return procfs.namespaces()
