@@ -1,4 +1,4 @@
-"""run, Container and Stepper."""
+"""Container: namespaces with an init in them, which commands and functions enter."""
 
 from __future__ import annotations
 
@@ -13,96 +13,32 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from nslab import procfs, syscalls
-from nslab.container import copying, members, plans, waiting
+from nslab import syscalls
+from nslab.container import copying, ending, members, pausing, plans, waiting
 from nslab.container import limits as limiting
 from nslab.container.members import Members, Stats
 from nslab.container.mounts import MountRequest
 from nslab.container.pausing import Frozen, Stopped
 from nslab.container.plans import Request
 from nslab.container.waiting import Condition
-from nslab.errors import CommandTimeout, DeadNamespace, NslabError, SpecError, SyscallError, Unavailable
+from nslab.errors import CommandTimeout, DeadNamespace, NslabError, SpecError, SyscallError
 from nslab.model import KINDS, Membership
-from nslab.namespaces import handle, joining, privilege, running, steered
+from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
 from nslab.namespaces.running import Result, Running, Sink
 from nslab.namespaces.view import Viewed, machine_ids
-from nslab.ops import Execute, InCgroup, NewNamespaces, Op, Plan, RemoveObjects, Setns, WriteFile, spec
+from nslab.ops import Execute, InCgroup, Op, Plan, WriteFile, spec
 from nslab.ops.base import SHELL
-from nslab.spawner import Call, Child, Descriptor, Spawner, ensure
-from nslab.spawner.messages import LITTERED
+from nslab.spawner import Call, Child, Descriptor, ensure
 from nslab.trace import Trace, emit_script, record
 
 if TYPE_CHECKING:
     from nslab.namespaces.forwarding import Forward
 
 
-def run(
-    command: spec.Command, *, isolate: str | Iterable[str] = "", hostname: str | None = None, domainname: str | None = None,
-    uid_map: MapRequest = "single", gid_map: MapRequest | None = None, setgroups: str | None = None,
-    clock: Mapping[str, float | str] | None = None, proc: str = "new", loopback: bool = False,
-    mqueue: spec.Folder | None = None, sysctls: Mapping[str, int | str] | None = None, rootfs: spec.Folder | None = None,
-    mounts: Iterable[MountRequest] = (), propagation: str = "private", input: str | bytes | None = None,
-    timeout: float | None = None, check: bool = False, env: Mapping[str, str] | None = None, cwd: spec.Folder | None = None,
-    user: str | int | None = None, text: bool = True, stream: bool | Sink = False, tty: bool = False, attach: bool = False,
-    max_output: int = running.MAX_OUTPUT, hardened: bool = False, join: Mapping[str, Any] | None = None,
-    limits: Mapping[str, Any] | None = None,
-) -> Result:  # fmt: skip
-    """Run one command in new namespaces and return its Result; when it ends, so does everything that it started.
-
-    ``command`` is text for sh, or a list. ``isolate`` names the kinds of namespace that are new ("uts pid", a list, "all");
-    ``hostname``, ``domainname``, ``uid_map``, ``gid_map``, ``setgroups``, ``clock``, ``proc``, ``loopback``, ``mqueue``,
-    ``sysctls``, ``rootfs``, ``mounts`` and ``propagation`` say what they hold, ``join`` which are shared with somebody, and
-    ``limits`` what all of it may use, as for Container.
-
-    ``input`` is given to standard input (else /dev/null), ``timeout`` is in seconds (then CommandTimeout), ``check`` raises
-    CommandError on failure, ``env`` replaces the environment, ``cwd`` and ``user`` say where and as whom; ``stream`` shows
-    output as it comes (True, or a function of text and "stdout" or "stderr"), ``tty`` gives it a terminal, ``text=False`` keeps
-    bytes, ``max_output`` is how many bytes of each stream are kept; ``stream=True`` shows no more than that, and at most 1 MiB
-    of each, while a function gets all. ``attach`` gives it the standard streams and the signals of this process, and keeps no
-    output: for a program in a terminal, where ``tty`` makes it interactive. ``hardened`` runs it in a container with all that
-    Container(hardened=True) adds.
-
-    SpecError before anything is made; SyscallError when a step fails, with nothing left.
-    """
-    request = Request.checked(
-        isolate=isolate, hostname=hostname, domainname=domainname, uid_map=uid_map, gid_map=gid_map, setgroups=setgroups,
-        clock=clock, proc=proc, loopback=loopback, mqueue=mqueue, sysctls=sysctls, hardened=hardened, join=join,
-        rootfs=rootfs, mounts=mounts, propagation=propagation, limits=limits,
-    )  # fmt: skip
-    options: dict[str, Any] = {
-        "input": input, "timeout": timeout, "check": check, "text": text, "stream": stream, "tty": tty, "attach": attach,
-        "max_output": max_output,
-    }  # fmt: skip
-    if hardened:
-        running.checked(input, timeout, stream, max_output)
-        plans.work(command, env=env, cwd=cwd, user=user, rootfs=request.rootfs, mounted=True)
-        with Container._of(request) as container:
-            return container._run(container._work(command, env=env, cwd=cwd, user=user, tty=tty), options)
-    spawner = ensure()
-    cgroup = request.cgroup(spawner)
-    elsewhere = request.rootfs or "mnt" in request.join
-    folder = _folder(cwd, "/", "/") if elsewhere else _folder(cwd, os.getcwd(), spawner.cwd)
-    work = plans.work(
-        command, env=env, cwd=folder, user=user, tty=tty, rootfs=request.rootfs, joined=request.join,
-        mounted=bool(request.mounts),
-    )  # fmt: skip
-    way = request.way(spawner)
-    ops = request.ops(way, cgroup)
-    work = privilege.fit(work, ops)
-    plan = Plan(ops, work)
-
-    def start(fds: Mapping[str, Any]) -> Child:
-        emit_script(plan)
-        return spawner.start(plan, work=work, fds={**fds, **way.fds}, borrowed=privilege.is_borrowed(plan), lone=True)
-
-    return running.complete(start, work.argv, lone=True, **options)
-
-
 # The containers that have a name and live in this process; the last one of a name counts.
 live: weakref.WeakValueDictionary[str, Container] = weakref.WeakValueDictionary()
-_everyone: weakref.WeakSet[Container] = weakref.WeakSet()
 
 
 class Container(Viewed):
@@ -199,7 +135,7 @@ class Container(Viewed):
         self.pid = self._child.pid
         if self.name:
             live[self.name] = self
-        _everyone.add(self)
+        ending.everyone.add(self)
         self._finalizer: weakref.finalize[Any, Container] | None = None
         self._ends()
 
@@ -303,20 +239,16 @@ class Container(Viewed):
 
     def _work(self, command: spec.Command, *, cwd: spec.Folder | None, **options: Any) -> Execute:
         """A command begins where this process is, or at the root of the container's own mount table."""
-        places: dict[str, Any] = {"cwd": self._begins(cwd), "rootfs": self._request.rootfs, "joined": self.joined}
-        places["mounted"] = "mnt" in self._members
+        mounted = "mnt" in self._members
+        begins = plans.begins(cwd, self._spawner.cwd, elsewhere=mounted)
+        places: dict[str, Any] = {"cwd": begins, "rootfs": self._request.rootfs, "joined": self.joined, "mounted": mounted}
         work = privilege.fit(plans.work(command, **places, **options), self._plan.ops)
         return replace(work, before=self._request.confinement(work.before)) if self._request.hardened else work
-
-    def _begins(self, cwd: spec.Folder | None) -> spec.Folder | None:
-        return _folder(cwd, "/", "/") if "mnt" in self._members else _folder(cwd, os.getcwd(), self._spawner.cwd)
 
     def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
         if self.paused:
             raise SpecError("run", "the container is paused; resume() lets it go on, and others enter")
-        pidfd = self._child.pidfd
-        if pidfd is None or pidfd.readable():
-            raise self._dead()
+        pidfd = self._must_live()
         ops = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops), self._cgroup) + self.inside()
         if self._request.hardened:  # in the process that starts it, which is in sight of those inside
             ops += work.before if isinstance(work, Execute) else self._request.confinement()
@@ -335,36 +267,19 @@ class Container(Viewed):
         """
         from nslab.namespaces import forwarding
 
-        self._must_live()
+        pidfd = self._must_live()
         with record(self.trace):
             inside = forwarding.LOOPBACK if address is None else (forwarding.checked(address),)
-            made = forwarding.Forward(self, port, local=local, inside=inside, pidfd=self._child.pidfd)
+            made = forwarding.Forward(self, port, local=local, inside=inside, pidfd=pidfd)
         return forwarding.keep(self._forwards, made, self.name)
 
     def inside(self) -> tuple[Op, ...]:
         """What else each process that enters does first."""
         return ()
 
-    def perform(self, ops: tuple[Op, ...]) -> None:
-        """Have a process enter, with all rights that there are inside, and do this."""
-        pidfd = self._child.pidfd
-        if pidfd is None or pidfd.readable():
-            raise self._dead()
-        enter = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops))
-        if "pid" in self._members:  # whose /proc shows members only, which is what a new process is
-            enter += (NewNamespaces(()),)
-        plan = Plan((*enter, *ops))
-        with self._recorded():
-            child = self._spawner.start(plan, fds={"init": pidfd}, borrowed=self._borrowed, stay=True)
-            try:
-                child.settle()
-            finally:
-                child.end()
-
     def joinable(self) -> joining.Target:
         """What others join of it."""
-        self._must_live()
-        return joining.of_process(self.pid, self._child.pidfd, self._members)
+        return joining.of_process(self.pid, self._must_live(), self._members)
 
     # -- looking at it --------------------------------------------------------------------------------------------------
 
@@ -383,9 +298,12 @@ class Container(Viewed):
         self._must_live()
         return members.measure(self._child, self._kept, limiting.counted(self._cgroup.path) if self._cgroup else {})
 
-    def _must_live(self) -> None:
-        if not self.alive:
+    def _must_live(self) -> Descriptor:
+        """The pidfd of its init; DeadNamespace when that has ended."""
+        pidfd = self._child.pidfd
+        if pidfd is None or pidfd.readable():
             raise self._dead()
+        return pidfd
 
     def _dead(self) -> DeadNamespace:
         return DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended, and with it everything inside.")
@@ -426,14 +344,6 @@ class Container(Viewed):
         with record(self.trace):
             return str(self._call(syscalls.read_file, (path,), {})).rstrip("\n")
 
-    def _ends(self, *, still: bool = False) -> None:
-        """See to its end, whoever forgets it; an init that stands ``still`` can say nothing before."""
-        if self._finalizer:
-            self._finalizer.detach()
-        tidy = "ipc" in self.kinds and not self._request.hardened and not still
-        spawner = self._spawner if tidy else None
-        self._finalizer = weakref.finalize(self, _end_all, self._child, self._kept, spawner, self._borrowed)
-
     # -- holding it still -----------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
@@ -447,20 +357,9 @@ class Container(Viewed):
         if not self.paused:
             self._ends(still=True)
             with record(self.trace):
-                self._held = self._freeze() or Stopped(lambda: members.pids(self._child, self._kept))
-
-    def _freeze(self) -> Frozen | None:
-        try:
-            cgroup = self._cgroup or limiting.cgroup(self._spawner.group, {})
-            held = Frozen(self._spawner, cgroup, self.pid, self._everybody, self._borrowed)
-        except (Unavailable, SyscallError):
-            return None
-        self._cgroup = cgroup
-        return held
-
-    def _everybody(self) -> list[int]:
-        supervisors = [child.pid for child in self._kept if child.pid and child.gone is None]
-        return [self.pid, *supervisors, *members.pids(self._child, self._kept)]
+                self._held = held = pausing.hold(self._spawner, self._child, self._kept, self._cgroup, self._borrowed)
+            if isinstance(held, Frozen):
+                self._cgroup = held.cgroup
 
     def resume(self) -> None:
         """Let all that pause() held still go on; what stood still before it does not."""
@@ -475,6 +374,14 @@ class Container(Viewed):
         return self._held is not None
 
     # -- ending it ------------------------------------------------------------------------------------------------------
+
+    def _ends(self, *, still: bool = False) -> None:
+        """See to its end, whoever forgets it; an init that stands ``still`` can say nothing before."""
+        if self._finalizer:
+            self._finalizer.detach()
+        tidy = "ipc" in self.kinds and not self._request.hardened and not still
+        spawner = self._spawner if tidy else None
+        self._finalizer = weakref.finalize(self, ending.end_all, self._child, self._kept, spawner, self._borrowed)
 
     def stop(self, timeout: float = 10) -> None:
         """Ask what runs inside to end (SIGTERM), wait up to ``timeout`` seconds, then end the rest."""
@@ -524,13 +431,6 @@ class Container(Viewed):
         return {"text/plain": repr(self), "text/html": f"<div>{escape(repr(self))}</div><table>{cells}</table>"}
 
 
-def _folder(asked: spec.Folder | None, here: str, initial: str) -> spec.Folder | None:
-    """Where a command begins: as asked, seen from ``here``; None for where its process is anyway, ``initial``."""
-    if isinstance(asked, str | os.PathLike):
-        return os.path.join(here, asked)
-    return here if asked is None and here != initial else asked
-
-
 class _Script:
     """How a container was made and what ran in it, as one shell script, which ends in a shell inside."""
 
@@ -543,100 +443,3 @@ class _Script:
     def shell(self) -> str:
         inner = "\n".join([*(command.shell() for command in self.commands), self.end])
         return self.plan.script(self.begin + inner) + "\n"
-
-
-def _end_all(init: Child, entered: list[Child], spawner: Spawner | None, borrowed: bool) -> None:
-    """By a ``spawner`` what is left in its IPC namespace is removed, unless somebody else of ours is in that or holds it."""
-    for child in entered:
-        child.end()
-    if not spawner or _is_shared(init.pid):
-        init.end()
-        return
-    path = f"/proc/{init.pid}/ns/ipc"
-    with contextlib.suppress(OSError), Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as ipc:
-        init.end(politely=True)
-        if init.gone == LITTERED << 8 and spawner.alive:
-            _tidy(spawner, ipc, path, borrowed)
-    init.end()
-
-
-def _tidy(spawner: Spawner, ipc: Descriptor, path: str, borrowed: bool) -> None:
-    """Remove the System V objects of an IPC namespace, of which ``path`` was the file."""
-    with contextlib.suppress(NslabError):
-        plan = Plan((Setns("ipc", "ipc", path), RemoveObjects()))
-        child = spawner.start(plan, fds={"ipc": ipc}, borrowed=borrowed, lone=True)
-        try:
-            child.settle()
-        finally:
-            child.end()
-
-
-def _is_shared(pid: int) -> bool:
-    """Whether the IPC namespace of this init lives on, or cannot be tidied up since all stands still."""
-    try:
-        identity = procfs.namespace(pid, "ipc")
-        others = [other.pid for other in list(_everyone) if other.pid != pid and "ipc" in other._members and other.alive]
-        others += [process.pid for process in steered.everyone() if process.alive]
-        return (
-            handle.is_held("ipc", identity)
-            or any(procfs.namespace(other, "ipc") == identity for other in others)
-            or procfs.stat(pid).state not in "RS"
-        )
-    except OSError:  # it has ended, or cannot be looked at
-        return True
-
-
-class Stepper(Container):
-    """A container that is made one op at a time, to look in between.
-
-    ``ops`` are all of them; step() does the next and returns its steps; finish() does the rest. Commands can enter once
-    every op is done. Options as for Container.
-    """
-
-    def __init__(self, name: str = "", **options: Any):
-        self.name = spec.text("name", name)
-        request = Request.checked(**options)
-        self._begin(request)
-        with record(self.trace):
-            self._child = self._start(stepwise=True)
-            self._child.wait_for(self._paused)
-        self._running()
-
-    def _enter(self, work: Execute | Call, fds: Mapping[str, Any]) -> Child:
-        if self.alive and not self.finished:
-            raise SpecError("run", "some ops are still to be done; finish() does them")
-        return super()._enter(work, fds)
-
-    def _paused(self) -> bool:
-        child = self._child
-        return child.waiting is not None or child.ready or child.gone is not None
-
-    @property
-    def ops(self) -> list[str]:
-        """A sentence for each op of the plan."""
-        return self._plan.describe()
-
-    @property
-    def finished(self) -> bool:
-        """Whether every op is done."""
-        return self._child.ready
-
-    def step(self) -> Trace:
-        """Do the next op; the steps that it made. The first ones, up to the new process, are done together."""
-        if self.finished:
-            raise SpecError("step", "every op is done; run() enters the container")
-        with record(self.trace), record() as made:
-            self._child.go_on()
-            self._child.wait_for(self._paused)
-            if self._child.error:
-                self._child.end()
-                self._child.raise_error()
-            if self._child.gone is not None:
-                raise DeadNamespace(f"{self!r}: its init (PID {self.pid}) has ended.")
-        return made
-
-    def finish(self) -> Stepper:
-        """Do all that is left."""
-        while not self.finished:
-            self.step()
-        return self

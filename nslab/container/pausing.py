@@ -7,13 +7,15 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from nslab import procfs, syscalls
-from nslab.errors import DeadNamespace, NslabError, SyscallError
+from nslab.container import limits
+from nslab.container.members import pids
+from nslab.errors import DeadNamespace, NslabError, SyscallError, Unavailable
 from nslab.ops import InCgroup
-from nslab.spawner import Descriptor, Spawner
+from nslab.spawner import Child, Descriptor, Spawner
 
 PATIENCE = 2.0  # seconds until all has to stand still
 STILL = "TtZX"  # states of a process that does not run: stopped, traced, dead
@@ -38,10 +40,10 @@ class Stopped:
             self.resume()
             raise
 
-    def _stop_new(self, pids: list[int]) -> bool:
+    def _stop_new(self, members: list[int]) -> bool:
         """Stop those that run and were not known; whether there were any."""
         found = False
-        for pid in pids:
+        for pid in members:
             if pid not in self._held and (pidfd := _held(pid)):
                 self._held[pid] = pidfd
                 found = True
@@ -110,3 +112,16 @@ class Frozen:
     def resume(self) -> None:
         """Let it go on."""
         self._order((), freeze=False)
+
+
+def hold(spawner: Spawner, init: Child, entered: Sequence[Child], cgroup: InCgroup | None, borrowed: bool) -> Frozen | Stopped:
+    """Hold still what is inside: by the freezer, in a new cgroup if there is none, else by signals."""
+
+    def everybody() -> list[int]:
+        supervisors = [child.pid for child in entered if child.pid and child.gone is None]
+        return [init.pid, *supervisors, *pids(init, entered)]
+
+    try:
+        return Frozen(spawner, cgroup or limits.cgroup(spawner.group, {}), init.pid, everybody, borrowed)
+    except (Unavailable, SyscallError):  # this user may make none
+        return Stopped(lambda: pids(init, entered))

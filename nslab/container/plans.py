@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -231,6 +232,17 @@ def entering(kinds: tuple[str, ...], pid: int, maps: IdMaps | None, cgroup: InCg
     if "pid" not in kinds:
         ops.append(Adopt(implied=WHY_ADOPT))
     return tuple(ops)
+
+
+def begins(asked: spec.Folder | None, initial: str, *, elsewhere: bool) -> spec.Folder | None:
+    """Where a command begins: as asked, seen from here, or from the root where the files are others (``elsewhere``).
+
+    None for where its process is anyway, which is ``initial`` where the files are the same.
+    """
+    here = "/" if elsewhere else os.getcwd()
+    if isinstance(asked, str | os.PathLike):
+        return os.path.join(here, asked)
+    return here if asked is None and not elsewhere and here != initial else asked
 
 
 def work(

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nslab.container import Container, mounts
+from nslab.container import Container, mounts, plans
 from nslab.container.plans import Request
 from nslab.errors import DeadNamespace
 from nslab.model import KINDS
-from nslab.ops import Mount, Op, spec
+from nslab.namespaces import privilege
+from nslab.ops import Mount, NewNamespaces, Op, Plan, spec
 from nslab.ops.nodes import RewriteTexts, ShowTexts
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class NodeContainer(Container):
             return
         first = not self._shown
         with contextlib.suppress(DeadNamespace):
-            self.perform(self._first(texts) if first else (RewriteTexts(tuple(texts.items()), implied=WHY_NAMES),))
+            self._perform(self._first(texts) if first else (RewriteTexts(tuple(texts.items()), implied=WHY_NAMES),))
         self._shown = dict(texts)
 
     def _first(self, texts: Mapping[str, str]) -> tuple[Op, ...]:
@@ -74,6 +75,19 @@ class NodeContainer(Container):
             *([] if self._request.hardened else [sysfs]),
             ShowTexts(there, mounts.choose_stage(path for path, _ in there), implied=WHY_NAMES),
         )
+
+    def _perform(self, ops: tuple[Op, ...]) -> None:
+        """Have a process enter, with all rights that there are inside, and do this."""
+        pidfd = self._must_live()
+        enter = plans.entering(self._members, self.pid, privilege.maps_of(self._plan.ops))
+        if "pid" in self._members:  # whose /proc shows members only, which is what a new process is
+            enter += (NewNamespaces(()),)
+        with self._recorded():
+            child = self._spawner.start(Plan((*enter, *ops)), fds={"init": pidfd}, borrowed=self._borrowed, stay=True)
+            try:
+                child.settle()
+            finally:
+                child.end()
 
     def _dead(self) -> DeadNamespace:
         return DeadNamespace(
