@@ -65,10 +65,42 @@ def test_a_snapshot_comes_back_from_json() -> None:
     assert json.loads(text)["processes"][0]["pids"] == [7, 1]
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "3", '{"version": 2, "namespaces": []}'])
+@pytest.mark.parametrize("text", ["[]", "{}", "3", "null", '"namespaces"', "[" * 100_000, '{"version": 2, "namespaces": []}'])
 def test_what_is_no_snapshot_is_refused(text) -> None:
     with pytest.raises(ValueError, match="no snapshot"):
         Snapshot.from_json(text)
+
+
+def replaced(text: str, *path: str | int, value: object) -> str:
+    """JSON with another value at one place."""
+    data = json.loads(text)
+    place = data
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("taken",), "soon"), (("namespaces",), 3), (("namespaces", 0), []), (("namespaces", 0, "kind"), "host"),
+        (("namespaces", 0, "id"), 4), (("namespaces", 0, "members"), "7"), (("namespaces", 1, "content"), {"colour": 1}),
+        (("processes", 0, "kinds"), []), (("processes", 0, "kinds"), {"host": [4, 5]}), (("processes", 0, "size"), 1),
+        (("processes", 0, "pid"), "7"), (("machine",), None),
+    ],
+)  # fmt: skip
+def test_a_snapshot_with_something_else_in_it_is_refused(path, value) -> None:
+    with pytest.raises(ValueError, match=r"no snapshot|no kind"):
+        Snapshot.from_json(replaced(example().to_json(), *path, value=value))
+
+
+def test_what_is_no_difference_is_refused() -> None:
+    text = Difference(1.5, 2, (Change("appeared", "namespace", "uts:[6]", "uts", NET),)).to_json()
+    assert Difference.from_json(text).after == 2
+    for broken in ("[]", "null", "{}", text[:-1], replaced(text, "changes", 0, "kind", value="host")):
+        with pytest.raises(ValueError, match=r"no difference|no kind|Expecting"):
+            Difference.from_json(broken)
 
 
 def test_case_e08_e09_names_of_others_cannot_break_a_table() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from nslab.model import NamespaceId
-from nslab.model.plain import from_plain, to_plain
+from nslab.model.plain import from_json, must_be_kinds, to_plain
 from nslab.model.words import readable
 
 MARKS = {"appeared": "+", "vanished": "-", "changed": "~"}
@@ -75,7 +75,9 @@ class Difference:
 
     @classmethod
     def from_json(cls, text: str) -> Difference:
-        made: Difference = from_plain(cls, json.loads(text))
+        """ValueError for what is no difference."""
+        made: Difference = from_json(cls, text)
+        must_be_kinds(each.kind for each in made.changes if each.kind)
         return made
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from nslab.model import IdMap, InterfaceState, IpcObject, Mount, NamespaceId, Route
-from nslab.model.plain import from_plain, to_plain
+from nslab.model.plain import from_json, must_be_kinds, to_plain
 from nslab.model.words import readable
 
 
@@ -237,11 +237,10 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, text: str) -> Snapshot:
-        """ValueError for what is no snapshot."""
-        data = json.loads(text)
-        if not isinstance(data, dict) or data.get("version") != 1 or "namespaces" not in data:
-            raise ValueError("this is no snapshot of nslab, or one of another version")
-        made: Snapshot = from_plain(cls, data)
+        """ValueError for what is no snapshot, or one that another nslab wrote, and this one cannot read."""
+        made: Snapshot = from_json(cls, text)
+        must_be_kinds(kind for each in made.processes for kind in each.kinds)
+        must_be_kinds(each.kind for each in made.namespaces)
         return made
 
     def rows(self) -> list[tuple[str, ...]]:
