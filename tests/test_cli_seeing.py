@@ -11,6 +11,7 @@ import pytest
 
 import nslab
 from nslab.cli.diff import diff
+from nslab.cli.draw import draw
 from nslab.cli.ls import ls
 from nslab.cli.tree import tree
 from nslab.cli.watch import watch
@@ -50,6 +51,39 @@ def test_ls_filters_and_columns(capsys) -> None:
             assert all("not seen" in row for row in rows[1:])
         ls(of="shop-7", as_json=True)
         assert {each["kind"] for each in json.loads(capsys.readouterr().out)["namespaces"]} >= {"uts", "net"}
+
+
+def test_a_table_of_ls_loses_nothing(capsys, monkeypatch) -> None:
+    """A narrow terminal folds what is text, and no number; without a terminal a line stays one."""
+    name = "a-container-with-a-name-that-is-wider-than-all-of-a-narrow-terminal-and-than-the-eighty-columns-too"
+    with nslab.Container(name, isolate="uts") as web, web.namespaces["uts"] as uts:
+        monkeypatch.setenv("COLUMNS", "40")
+        ls(of=name, columns="kind, inode, owner, members, belongs")
+        said = capsys.readouterr().out
+        assert {"belongs", "uts", str(uts.id.ino), str(uts.owner.id.ino)} <= set(said.split())
+        assert f"container{name}" in "".join(line[36:].strip() for line in said.splitlines()[1:])
+        monkeypatch.delenv("COLUMNS")
+        ls(of=name)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if str(uts.id.ino) in line]
+        assert f"container {name} " in line
+
+
+def test_a_file_that_cannot_be_written_is_no_traceback(tmp_path) -> None:
+    with pytest.raises(nslab.SpecError, match=r"--save: .* cannot be written: No such file"):
+        ls(save=tmp_path / "nowhere" / "all.json")
+    with pytest.raises(nslab.SpecError, match=r"--output: .* cannot be written: No such file"):
+        draw(output=tmp_path / "nowhere" / "map.svg")
+    with pytest.raises(nslab.SpecError, match=r"draws no \.odd: use \.svg"):
+        draw(output=tmp_path / "map.odd")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '"namespaces"', "[" * 100_000, "\udcff"])
+def test_draw_says_of_a_file_that_nothing_can_be_drawn_of_it(tmp_path, text) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(text, errors="surrogateescape")
+    with pytest.raises(nslab.SpecError, match="no snapshot and no difference"):
+        draw(str(file))
 
 
 def test_ls_saves_a_snapshot_of_all(tmp_path) -> None:

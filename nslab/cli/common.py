@@ -7,14 +7,17 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
 
 from nslab.errors import CommandTimeout, NslabError, SpecError, SyscallError
 from nslab.namespaces import Result
 from nslab.trace import Trace, record
 
+_WIDE = 10_000  # columns
 TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_THERE = 124, 125, 126, 127
 
 # Options of every verb that runs a command, and of every one that answers something.
@@ -68,6 +71,21 @@ def _fault(error: NslabError, program: str, cwd: str | None) -> int:
             return NOT_THERE
         return 0 if error.errno in (errno.EAGAIN, errno.ENOMEM) else NOT_EXECUTABLE  # no process could be had
     return 0
+
+
+@contextlib.contextmanager
+def writing(option: str, file: Path) -> Iterator[None]:
+    """Around the writing of a file: SpecError when that cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise SpecError(option, f"{file} cannot be written: {error.strerror}") from None
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, and as wide as they are where there is none, so that a line stays one."""
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if narrow else _WIDE)
 
 
 def streams(env: Sequence[str], cwd: str | None, user: str | None, timeout: float | None, tty: bool | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nslab.cli import labs
+from nslab.cli import common, labs
 from nslab.errors import SpecError
 from nslab.labs.attached import attach
 from nslab.labs.places import held
@@ -36,7 +36,7 @@ def draw(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to: .svg, .png, .dot or .txt; else text.")
     ] = None,
-    most: Annotated[int, typer.Option(help="Nodes past which what is alike is folded; 0 draws each.")] = MOST,
+    most: Annotated[int, typer.Option(min=0, help="Nodes past which what is alike is folded; 0 draws each.")] = MOST,
     title: Annotated[str, typer.Option(help="Instead of its own.")] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Its table, as a list of objects; of a lab, all that it comes to.")
@@ -52,7 +52,8 @@ def draw(
             thing = discover() if what is None else _read(Path(what))
             made = picture_of(thing, view=view, of=int(of) if of.isdigit() else of, title=title, most=most or None)
     if output:
-        made.save(output)
+        with common.writing("--output", output):
+            made.save(output)
     if as_json and lab:
         print(json.dumps(told, indent=2))
     elif as_json:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -34,7 +33,9 @@ def ls(
     With --json also every namespace that can be seen.
     """
     if save:
-        save.write_text(discover().to_json())
+        text = discover().to_json()
+        with common.writing("--save", save):
+            save.write_text(text)
     elif every or kind or of or columns:
         spaces.show(discover(contents=False), kind or (), of, columns, as_json)
     else:
@@ -53,10 +54,11 @@ def _running(as_json: bool) -> None:
             escape(readable(each.name)) or "-", str(each.pid), " ".join(each.kinds) or "nothing",
             "yes" if each.hardened else "no", _age(time.time() - each.started), escape(readable(_maker(each))),
         )  # fmt: skip
-    Console().print(table if containers else "no container is running")
+    console = common.console()
+    console.print(table if containers else "no container is running")
     if up:
-        Console().print()
-        Console().print(_labs(up))
+        console.print()
+        console.print(_labs(up))
 
 
 def _labs(up: list[dict[str, Any]]) -> Table:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
+from nslab.cli import common
 from nslab.errors import SpecError
 from nslab.model import KINDS, NamespaceId
 from nslab.model.plain import to_plain
@@ -41,6 +42,8 @@ COLUMNS: Mapping[str, Column] = {
     "belongs": lambda _, each: each.belongs or "-",
     "held": lambda _, each: held_by(each.holders) or "-",
 }
+_LONG = ("leader", "belongs", "held")  # that may be folded; what is cut off a number makes another one
+_MOST = 500  # columns that a terminal may have
 _USUAL = "kind,inode,owner,members,belongs,held,leader"
 
 
@@ -48,17 +51,21 @@ def show(snapshot: Snapshot, kinds: Iterable[str], of: str, columns: str, as_jso
     """A table or JSON of those of these kinds (none: of all) that belong to somebody whose name has ``of`` in it."""
     if unknown := set(kinds) - set(KINDS):
         raise SpecError("--kind", f"{', '.join(sorted(unknown))}: none of {', '.join(KINDS)}")
-    names = (columns or _USUAL).split(",")
+    names = [name for word in (columns or _USUAL).split(",") if (name := word.strip())]
     if unknown := set(names) - set(COLUMNS):
         raise SpecError("--columns", f"{', '.join(sorted(unknown))}: none of {', '.join(COLUMNS)}")
     found = [each for each in snapshot.namespaces if each.kind in (set(kinds) or KINDS) and of in each.belongs]
     if as_json:
         print(json.dumps(plain(snapshot, found), indent=2))
         return
-    table = Table(*names, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=name not in _LONG, overflow="fold")
     for each in found:
         table.add_row(*(escape(readable(COLUMNS[name](snapshot, each))) for name in names))
-    console = Console()
+    console = common.console()
+    least = Measurement.get(console, console.options.update(max_width=_MOST), table).minimum
+    console.width = max(console.width, least if found else 0)  # else Rich leaves columns out
     console.print(table if found else "no such namespace")
     for unseen in snapshot.unseen:
         console.print(f"not seen: {escape(readable(str(unseen)))}")

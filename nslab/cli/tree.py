@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
@@ -34,7 +33,7 @@ def tree(
     if as_json:
         print(json.dumps([_plain(snapshot, each, leaves[kind]) for each in tops], indent=2))
         return
-    console = Console()
+    console = common.console()
     for each in tops:
         console.print(_branch(snapshot, each, leaves[kind]))
     for unseen in snapshot.unseen:

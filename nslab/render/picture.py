@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
-from nslab.errors import Unavailable
+from nslab.errors import SpecError, Unavailable
 from nslab.model.words import readable
 from nslab.render import engine
 from nslab.render.style import FONT, PRINTED
@@ -22,7 +22,8 @@ Rows = Sequence[Sequence[str]]
 class Picture:
     """``dot`` is graphviz source; ``title``, ``text`` and ``rows`` say the same for a reader who sees no picture.
 
-    ``rows`` is a table, its head first. ``about`` says in a sentence how the picture is to be read.
+    ``rows`` is a table, its head first, and ``notes`` what goes beyond it, in lines. ``about`` says in a sentence how the
+    picture is to be read.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Picture:
     text: str
     rows: Rows = ()
     about: str = ""
+    notes: Sequence[str] = ()
 
     @cached_property
     def svg(self) -> str:
@@ -41,7 +43,7 @@ class Picture:
             raise Unavailable(f"what {engine.find()} drew is no SVG: {error}", engine.HOW_TO_GET_IT) from None
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file: .svg, .png (on white), .dot or .txt."""
+        """Write it to a file: .svg, .png (on white, also without a suffix), .dot, .txt, or what else the engine draws."""
         path = Path(path)
         if path.suffix == ".dot":
             path.write_text(self.dot)
@@ -53,11 +55,19 @@ class Picture:
             printed = self.dot.replace("bgcolor=transparent", "bgcolor=white", 1).replace(
                 f"fontname={FONT}", f"fontname={PRINTED}"
             )
-            path.write_bytes(engine.draw(printed, path.suffix[1:] or "png"))
+            try:
+                drawn = engine.draw(printed, path.suffix[1:] or "png")
+            except Unavailable:
+                if path.suffix in ("", ".png") or not engine.find():
+                    raise
+                known = "use .svg, .png, .dot or .txt"
+                raise SpecError("path", f"{engine.find()} draws no {path.suffix}: {known}") from None
+            path.write_bytes(drawn)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         text = "\n".join(map(readable, self.text.split("\n")))
         twin = html_table(self.rows) if self.rows else f"<pre>{escape(text)}</pre>"
+        twin += "".join(f"<div>{escape(readable(line))}</div>" for line in self.notes)
         note = f'<div style="font-size:90%;opacity:.8">{escape(readable(self.about))}</div>' if self.about else ""
         try:
             table = f"<details><summary>the same as {'a table' if self.rows else 'text'}</summary>{twin}</details>"
