@@ -109,6 +109,7 @@ def test_a_node_that_is_a_container_has_a_double_outline() -> None:
     picture = lab.draw()
     assert picture.dot.count("peripheries=2") == 1
     assert "web: a container with its own mnt pid, hardened" in picture.text
+    assert "<div>web: a container with its own mnt pid, hardened</div>" in picture._repr_mimebundle_()["text/html"]
     assert "double outline" in picture.about
     folded = lab.draw(fold=True)
     assert "4 more hosts" in folded.text
@@ -138,11 +139,14 @@ def test_a_large_lab_is_folded_and_can_be_unfolded() -> None:
     assert "298 more hosts" in picture.dot
     assert "on s1: 298 more hosts (h3 … h300)" in picture.text
     assert len(picture.text.splitlines()) == 4
+    assert "fold=False draws each, unfold='s1' those around that" in picture.about
+    assert len(picture.rows) == 301, "the table has all of it"
+    assert "10.0.1.44/23" in picture._repr_mimebundle_()["text/html"]
     assert lab.draw(fold=False).text == str(lab) == lab.draw(unfold="s1").text
     tree = Topology.tree(depth=2, fanout=10)
     assert "7 more switches, 70 more hosts" in tree.draw(unfold=[tree["s3"]]).text
     assert "<b>h20</b>" in tree.draw(unfold=[tree["s3"]]).dot
-    assert "more" not in Topology.single(20).draw().dot
+    assert "more" not in Topology.single(20).draw().dot + Topology.single(20).draw().about
     assert "18 more hosts" in Topology.single(20).draw(fold=True).dot
     with pytest.raises(SpecError, match="'s9' is not in this topology"):
         lab.draw(unfold=["s9"])

@@ -25,6 +25,7 @@ LOOKS = {
 }  # fmt: skip
 LEGEND = {"host": "rounded boxes are hosts", "router": "ellipses routers", "switch": "square boxes switches",
           "nat": "boxes with cut corners NAT"}  # fmt: skip
+UNFOLD = "What is alike is folded: fold=False draws each, unfold="  # the name of a node follows
 FOLD_FROM = 60  # nodes: of more than that, those that are alike are drawn once
 _MOST = 4  # addresses that are shown of an interface, and routes of a node
 
@@ -66,8 +67,9 @@ def draw_layout(
     )
     drawn = _Drawn(layout, folded, down, containers or {}, routes, len(folded.nodes) > FOLD_FROM)
     title = title or f"Topology: {layout.name or 'without a name'}"
-    rows, beyond = _rows(drawn), _beyond(drawn)
-    return Picture(title, _source(drawn), "\n".join([text_table(rows), *beyond]), rows if not beyond else (), _about(drawn))
+    notes = _notes(drawn)
+    text = "\n".join([text_table(_rows(drawn, folded.links)), *_folded(drawn), *notes])
+    return Picture(title, _source(drawn), text, _rows(drawn, layout.links), _about(drawn), notes)
 
 
 # -- graphviz -----------------------------------------------------------------------------------------------------------
@@ -193,35 +195,40 @@ def _about(drawn: _Drawn) -> str:
     chips = "" if drawn.plain else "; each with a chip for each interface, and its addresses"
     more = "; a double outline is a container" if drawn.containers.keys() & set(drawn.folded.nodes) and not drawn.plain else ""
     more += "; what is dashed and red is down" if drawn.down else ""
-    return f"{shapes[0].upper()}{shapes[1:]}{chips}{more}." if shapes else ""
+    said = f"{shapes[0].upper()}{shapes[1:]}{chips}{more}." if shapes else ""
+    folds = drawn.folded.more[:1]
+    return said + "".join(f" {UNFOLD}{each.beside!r} those around that; the table has all of it." for each in folds)
 
 
 # -- text ---------------------------------------------------------------------------------------------------------------
 
 
-def _rows(drawn: _Drawn) -> list[list[str]]:
-    """The table of the links that are drawn."""
-    whole = drawn.layout
-    rows = [list(row) for row in replace(whole, links=drawn.folded.links).rows()]
-    for row in rows[1:]:
+def _rows(drawn: _Drawn, links: tuple[LinkLayout, ...]) -> list[list[str]]:
+    """The table of these links."""
+    rows = [list(row) for row in replace(drawn.layout, links=links).rows()]
+    for row in rows[1:] if drawn.down else ():
         for node, column in ((row[0], 1), (row[3], 4)):
             if (node, row[column]) in drawn.down:
                 row[column] += " (down)"
     return rows
 
 
-def _beyond(drawn: _Drawn) -> list[str]:
-    """What goes beyond the table: nodes without a link, nodes that are not drawn, routes."""
+def _folded(drawn: _Drawn) -> Iterable[str]:
+    """The nodes that are not drawn."""
+    for more in drawn.folded.more:
+        place = f"between {more.beside} and {more.before}" if more.before else f"on {more.beside}"
+        yield f"{place}: {more.says()} ({more.names()})"
+
+
+def _notes(drawn: _Drawn) -> tuple[str, ...]:
+    """What goes beyond the table: nodes without a link, containers, routes."""
     whole = drawn.layout
     linked = {end.node for link in whole.links for end in link.ends}
     lines = [f"{name}: a {whole.nodes[name]} without a link" for name in drawn.folded.nodes if name not in linked]
     lines += [
         f"{name}: a container with its own {drawn.containers[name]}" for name in drawn.folded.nodes if name in drawn.containers
     ]
-    for more in drawn.folded.more:
-        place = f"between {more.beside} and {more.before}" if more.before else f"on {more.beside}"
-        lines.append(f"{place}: {more.says()} ({more.names()})")
     if drawn.routes:
         routes = [(name, route) for name in drawn.folded.nodes for route in whole.routes.get(name, ())]
         lines += [f"{name}: {route.target} via {route.via} by {route.interface}" for name, route in routes]
-    return lines
+    return tuple(lines)
