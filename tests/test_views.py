@@ -263,6 +263,18 @@ def test_owners_folds_whole_branches_and_counts_each_namespace() -> None:
         assert f"user  {MACHINE['user'].ino}" in " ".join(shown(picture)).replace("user ", "user  ")
 
 
+def test_owners_folds_more_of_what_is_alike_before_it_leaves_a_branch_out() -> None:
+    """Of five sorts of containers one each is drawn where two do not fit."""
+    large = snapshot(40)
+    users = [each for each in large.of_kind("user") if each.id not in MACHINE.values()]
+    more = [SeenNamespace(kind, NamespaceId(4, 5000 + 10 * i + j), 0, "", user.id, 0, None, (), 0)
+            for i, user in enumerate(users) for j, kind in enumerate(("ipc", "net", "cgroup", "time")[: i % 5])]  # fmt: skip
+    drawn = Shown(replace(large, namespaces=(*large.namespaces, *more)), 60)
+    assert drawn.rest == []
+    sorts = [tuple(each.kind for each in drawn._branch(user)) for user in users if user.id in drawn.left]
+    assert set(map(len, sorts)) == {4, 5, 6, 7, 8}
+
+
 def test_fold_keeps_the_order_and_loses_nothing() -> None:
     items = [f"a{i}" for i in range(50)] + ["b", "c"] + [f"d{i}" for i in range(30)]
     for most in (None, 100, 60, 40, 8, 4, 1):

@@ -1,4 +1,4 @@
-"""Which namespaces of many are drawn: of user namespaces that own the same kinds two, with all that; of the rest what fits."""
+"""Which namespaces of many are drawn: of user namespaces that own the same kinds two, or one; of the rest what fits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from nslab.model import NamespaceId
 from nslab.model.snapshot import SeenNamespace, Snapshot
 
-KEPT = 2  # of those that are alike
+KEPT = (2, 1)  # of those that are alike, the second where the first does not do
 
 
 class Shown:
@@ -32,9 +32,9 @@ class Shown:
         """Branches that are alike, the largest of them first; then namespaces of one kind and owner; then what comes last."""
         branches = [self._units(each) for each in self._groups(self.children)]
         single = [[[each] for each in group] for group in self._groups(self.owned)]
-        for groups in (branches, single):
+        for kept, groups in ((kept, groups) for kept in KEPT for groups in (branches, single)):
             for units in sorted(groups, key=lambda units: -sum(map(len, units))):
-                unseen = units[KEPT:]
+                unseen = units[kept:]
                 if len(self.left) + len(self.more) > most and len(unseen) > 1 and unseen[0][0].id in self.left:
                     self.more[unseen[0][0].id] = [unit[0] for unit in unseen]
                     self._hide(unseen)
