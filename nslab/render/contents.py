@@ -16,7 +16,7 @@ from nslab.model.snapshot import (
 )  # fmt: skip
 from nslab.model.words import shift
 
-_SORTS = {"shm": "shared memory", "sem": "semaphores", "msg": "message queues", "mq": "POSIX queues"}
+_SORTS = {"shm": "shared memory segment", "sem": "semaphore set", "msg": "message queue", "mq": "POSIX queue"}
 
 
 def lines(snapshot: Snapshot, namespace: SeenNamespace) -> list[str]:
@@ -33,7 +33,8 @@ def lines(snapshot: Snapshot, namespace: SeenNamespace) -> list[str]:
             return [f"{len(mounts)} mounts", *([f"/ is {top.fstype}"] if top else [])]
         case IpcContent(objects):
             counts = {sort: len([each for each in objects if each.sort == sort]) for sort in _SORTS}
-            return [", ".join(f"{count} {_SORTS[sort]}" for sort, count in counts.items() if count) or "no objects"]
+            said = [f"{count} {_SORTS[sort]}{'s' * (count > 1)}" for sort, count in counts.items() if count]
+            return [", ".join(said) or "no objects"]
         case CgroupContent(roots):
             return [f"/ is {next(iter(roots.values()), '?')}"]
         case NetContent(interfaces, _, listening):

@@ -29,7 +29,7 @@ def mounts(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pict
     graph = style.digraph(rankdir="LR", ranksep="0.35", nodesep="0.06", compound="true")
     peers: dict[int, list[str]] = {}
     slaves: list[tuple[int, str]] = []
-    for number, group in enumerate(groups):
+    for number, group in reversed(list(enumerate(groups))):  # the engine puts what comes first at the bottom
         namespace, table = group[0]
         tree = _Tree(table, share)
         more = len(group) > 1
@@ -37,12 +37,12 @@ def mounts(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pict
         tip = names([f"{each} {whose(snapshot, each)}" for each, _ in group]) if more else str(namespace)
         frame = style.frame("mnt", aside=aside, tip=tip)
         with graph.subgraph(name=f"cluster_{number}", graph_attr=frame) as inner:
-            for name, alike in tree.nodes(f"m{number}"):
+            for name, alike in reversed(tree.nodes(f"m{number}")):
                 _node(inner, name, alike, tree.path)
                 said = alike[0].peers
                 peers.setdefault(said.get("shared", 0), []).append(name)
                 slaves += [(said["master"], name)] if "master" in said else []
-            for above, below in tree.edges(f"m{number}"):
+            for above, below in reversed(tree.edges(f"m{number}")):
                 inner.edge(f"{above}:e", f"{below}:w", arrowhead="none")
     peers.pop(0, None)
     for members in peers.values():

@@ -27,7 +27,8 @@ def sharing(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pic
     meeting = Counter(party[0].kinds[kind] for party in every for kind in own(snapshot, party[0]))
     shared = {identity for identity, count in meeting.items() if count > 1}
     graph = style.undirected(rankdir="LR", ranksep="1.2", nodesep="0.12")
-    for number, group in enumerate(fold(every, lambda party: _alike(snapshot, party, shared), most)):
+    groups = fold(every, lambda party: _alike(snapshot, party, shared), most)
+    for number, group in reversed(list(enumerate(groups))):  # the engine puts what comes first at the bottom
         _party(graph, snapshot, f"p{number}", group, shared)
         process = group[0][0]
         for kind in own(snapshot, process):
