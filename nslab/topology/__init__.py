@@ -5,6 +5,8 @@ all that was left open (names of interfaces, subnets, addresses, routes) and ref
 and the same topology always gives the same Layout. What is linked through switches alone is one segment, with one subnet.
 """
 
-from nslab.topology.topology import Link, Node, Topology
+from nslab.topology.link import Link
+from nslab.topology.node import Node
+from nslab.topology.topology import Topology
 
 __all__ = ["Link", "Node", "Topology"]

@@ -16,7 +16,7 @@ from nslab.ops import Mount, NewNamespaces, Op, Plan, spec
 from nslab.ops.nodes import RewriteTexts, ShowTexts
 
 if TYPE_CHECKING:
-    from nslab.topology.topology import Node
+    from nslab.topology.node import Node
 
 OWN = ("uts", "net")  # what each node has of its own
 WHY_NAMES = "so that the names of the nodes resolve inside"

@@ -11,7 +11,8 @@ from nslab.errors import SpecError
 
 if TYPE_CHECKING:
     from nslab.topology.lab import Lab
-    from nslab.topology.topology import Node, Topology
+    from nslab.topology.node import Node
+    from nslab.topology.topology import Topology
 
 
 def draw(

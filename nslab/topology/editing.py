@@ -9,7 +9,9 @@ from nslab.errors import SpecError
 from nslab.topology import values
 
 if TYPE_CHECKING:
-    from nslab.topology.topology import Link, Node, Topology
+    from nslab.topology.link import Link
+    from nslab.topology.node import Node
+    from nslab.topology.topology import Topology
 
 
 class Saved(NamedTuple):

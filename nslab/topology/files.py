@@ -16,7 +16,8 @@ from nslab.topology import shapes
 from nslab.topology.document import Document, DocumentPath
 
 if TYPE_CHECKING:
-    from nslab.topology.topology import Node, Topology
+    from nslab.topology.node import Node
+    from nslab.topology.topology import Topology
 
     Locate = Callable[[DocumentPath, str], SpecError]
     Made = TypeVar("Made", bound=Topology)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from nslab.namespaces.forwarding import Forward
     from nslab.render import Picture
     from nslab.topology.matrix import Matrix
-    from nslab.topology.topology import Node, Topology
+    from nslab.topology.node import Node
+    from nslab.topology.topology import Topology
 
 WHY_MOUNTS = "for the command alone: its own /sys, and files in which the names of the lab are"
 WHY_PRIVATE = "else these mounts would show up outside, where a mount is shared"

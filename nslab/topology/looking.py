@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nslab.namespaces.forwarding import Forward
     from nslab.topology.lab import Lab
     from nslab.topology.metering import Throughput
-    from nslab.topology.topology import Node
+    from nslab.topology.node import Node
 
 
 class Looking:

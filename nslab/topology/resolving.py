@@ -22,7 +22,8 @@ from nslab.topology import routing, values
 from nslab.topology.values import Address, Subnet
 
 if TYPE_CHECKING:
-    from nslab.topology.topology import Node, Topology
+    from nslab.topology.node import Node
+    from nslab.topology.topology import Topology
 
 POOL: dict[int, Subnet] = {4: IPv4Network("10.0.0.0/8"), 6: IPv6Network("fd00::/48")}
 SMALLEST = {4: 24, 6: 64}  # the prefix of an automatic subnet, unless more addresses are needed

@@ -10,7 +10,8 @@ from nslab.ops import spec
 if TYPE_CHECKING:
     import networkx
 
-    from nslab.topology.topology import Node, Topology
+    from nslab.topology.node import Node
+    from nslab.topology.topology import Topology
 
     Made = TypeVar("Made", bound=Topology)
 
