@@ -50,6 +50,44 @@ def test_names_clocks_ids_and_ipc_objects() -> None:
         assert ids.setgroups == inside[-1]
 
 
+def offsets(snapshot: Snapshot, inode: int) -> float:
+    return next(each.content.monotonic for each in snapshot.of_kind("time") if each.id.ino == inode)
+
+
+def waiting(process: nslab.Process) -> int:
+    """The inode of the time namespace that its children will be in."""
+    return int(os.readlink(f"/proc/{process.pid}/ns/time_for_children")[6:-1])
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_looking_does_not_fix_the_clocks_of_a_time_namespace_that_waits_for_its_first_child(user: bool) -> None:
+    """Who enters one fixes them, and a look must change nothing. time_namespaces(7)"""
+    with nslab.process() as steered:
+        steered.unshare("user time" if user else "time")
+        inode = waiting(steered)
+        before = nslab.discover(steered)
+        assert (offsets(before, inode), offsets(nslab.discover(), inode)) == (0, 0)
+        steered.write("/proc/self/timens_offsets", "monotonic 1000 0\n")
+        after = nslab.discover(steered)
+        assert (offsets(after, inode), offsets(nslab.discover(), inode)) == (1000, 1000)
+        (change,) = nslab.diff(before, after).of(sort="clock")
+        assert (change.subject, change.before, change.after) == ("monotonic", "+0s", "+16m 40s")
+
+
+def test_the_clocks_of_a_time_namespace_are_not_those_of_the_one_after_it() -> None:
+    """The kernel shows for a process what its children will get."""
+    with nslab.process() as steered:
+        steered.unshare("time")
+        first = waiting(steered)
+        steered.write("/proc/self/timens_offsets", "monotonic 1000 0\n")
+        child = steered.fork()
+        child.unshare("time")
+        child.write("/proc/self/timens_offsets", "monotonic 777 0\n")
+        found = nslab.discover()
+        assert (offsets(found, first), offsets(found, waiting(child))) == (1000, 777)
+        assert offsets(found, found.machine["time"].ino) == 0
+
+
 @pytest.mark.parametrize(("sort", "made", "listed"), [("shm", "-M 4096", "-m"), ("sem", "-S 3", "-s"), ("msg", "-Q", "-q")])
 def test_one_sort_of_objects_is_read_where_there_is_no_other(sort: str, made: str, listed: str) -> None:
     """A list is printed only for a sort of which the kernel counts some."""

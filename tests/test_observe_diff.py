@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +105,19 @@ def test_interfaces_addresses_routes_and_listeners() -> None:
         assert "down" in change.before
         assert "up" in change.after
         assert "rate 1000000 bit/s" in change.after
+
+
+@pytest.mark.requires("root")
+def test_a_process_that_is_put_into_another_cgroup() -> None:
+    """Where there is no snapshot of that, nothing is said."""
+    with nslab.process() as steered:
+        before = nslab.discover(steered)
+        after = replace(before, processes=tuple(replace(each, cgroup="/elsewhere") for each in before.processes))
+        was = before.by_pid[steered.pid].cgroup
+        assert f"::{was}" in Path("/proc/self/cgroup").read_text() or f":{was}\n" in Path("/proc/self/cgroup").read_text()
+        (change,) = nslab.diff(before, after).of(sort="process")
+        assert (change.before, change.after) == (f"cgroup {was}", "cgroup /elsewhere")
+        assert not nslab.diff(before, replace(before, processes=tuple(replace(each, cgroup="") for each in before.processes)))
 
 
 def test_holders() -> None:

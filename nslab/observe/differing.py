@@ -203,5 +203,7 @@ def _moved(one: SeenProcess, two: SeenProcess) -> Iterator[Change]:
             yield Change("changed", "process", f"{two.pid} {two.name}", kind, identity, was, now)
     if one.command != two.command and one.state != "Z" != two.state:
         yield Change("changed", "process", str(two.pid), before=one.title(), after=two.title())
+    if one.cgroup != two.cgroup and one.cgroup and two.cgroup:
+        yield Change("changed", "process", f"{two.pid} {two.name}", before=f"cgroup {one.cgroup}", after=f"cgroup {two.cgroup}")
     if one.uid != two.uid:
         yield Change("changed", "process", f"{two.pid} {two.name}", before=f"uid {one.uid}", after=f"uid {two.uid}")

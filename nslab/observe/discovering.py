@@ -204,7 +204,7 @@ class Discovery:
     def _visits(self, where: Iterable[NamespaceId]) -> looking.Visits:
         """Send visitors to those of which neither /proc nor the own process tells."""
         chosen = {each: self.kind[each] for each in where if each in self.kind}
-        read = looking.by_members(chosen, self.members)
+        read = looking.by_members(chosen, self.members, self.references)
         for link, table in self.walk.mounts.items():
             if (identity := identity_of(link, self.device)) in chosen:
                 read[identity] = (table.pid, table.text)

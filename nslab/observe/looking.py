@@ -115,11 +115,23 @@ def objects_here() -> tuple[IpcObject, ...]:
     return tuple(objects)
 
 
-def by_members(kinds: Mapping[NamespaceId, str], members: Mapping[NamespaceId, list[int]]) -> Seen:
-    """What /proc tells of the namespaces that somebody is in: id maps, clock offsets."""
+def by_members(
+    kinds: Mapping[NamespaceId, str], members: Mapping[NamespaceId, list[int]],
+    references: Mapping[NamespaceId, list[walk.Reference]],
+) -> Seen:  # fmt: skip
+    """What /proc tells of the namespaces that somebody is in: id maps, clock offsets.
+
+    The offsets that it shows for a process are those that its children get. Who enters a time namespace fixes them: so one
+    that waits for its first child must not be visited. time_namespaces(7)
+    """
     seen: Seen = {}
+    waiting = {each.pid: identity for identity, some in references.items() for each in some if each.sort == "children"}
+    parents = {identity: pid for pid, identity in waiting.items()}
     for identity, kind in kinds.items():
-        for pid in members.get(identity, ())[:3] if kind in ("user", "time") else ():
+        told = members.get(identity, []) if kind in ("user", "time") else []
+        if kind == "time":
+            told = [*([parents[identity]] if identity in parents else []), *(pid for pid in told if pid not in waiting)]
+        for pid in told[:3]:
             with contextlib.suppress(OSError):  # gone, or not ours to look at
                 if kind == "user":
                     seen[identity] = tuple(_text(f"{pid}/{name}") for name in ("uid_map", "gid_map", "setgroups"))

@@ -29,6 +29,9 @@ def scoped(snapshot: Snapshot, thing: Any) -> Snapshot:
     else:
         raise SpecError("of", f"must be a Container, a Process, a lab or a PID, not {type(thing).__name__}")
     pids = {each.pid for each in snapshot.processes if own & set(each.kinds.values())}
+    if (pid := getattr(thing, "pid", 0)) in snapshot.by_pid:  # also when nothing is its own
+        pids.add(pid)
+        own |= {each.id for each in snapshot.namespaces if pid in _awaited(each)}
     label = next((each.belongs for each in snapshot.namespaces if each.id in own and each.belongs), repr(thing))
     return _part(snapshot, pids, own, label)
 
@@ -66,6 +69,11 @@ def _part(snapshot: Snapshot, pids: set[int], ids: Iterable[NamespaceId], label:
     namespaces = (_ours(each, pids) if each.id in common else each for each in snapshot.namespaces if each.id in wanted)
     processes = tuple(each for each in snapshot.processes if each.pid in pids)
     return replace(snapshot, scope=label, namespaces=tuple(namespaces), processes=processes)
+
+
+def _awaited(namespace: SeenNamespace) -> set[int]:
+    """Those whose next child will be the first in it."""
+    return {each.pid for each in namespace.holders if each.sort == "children"}
 
 
 def _ours(namespace: SeenNamespace, pids: set[int]) -> SeenNamespace:
