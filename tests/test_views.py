@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -174,6 +176,16 @@ def test_mounts_show_propagation_between_namespaces() -> None:
     assert "ext4, shared 7" in shown(picture)
     assert "overlay, slave of 7" in shown(picture)
     assert [line for line in picture.dot.splitlines() if "m0_0 -> m1_0" in line], "from the master to its slave"
+
+
+def test_between_the_frames_of_two_mount_namespaces_is_room() -> None:
+    picture = nslab.draw(snapshot(4), view="mounts", most=None)
+    clusters = [each for each in ElementTree.fromstring(picture.svg).iter() if each.get("class") == "cluster"]
+    paths = [path.get("d", "") for each in clusters for path in each.iter() if path.tag.endswith("}path")]
+    heights = [[float(pair.split(",")[1]) for pair in re.findall(r"[-.0-9]+,[-.0-9]+", path)] for path in paths]
+    frames = sorted((min(each), max(each)) for each in heights)
+    assert len(frames) == len(snapshot(4).of_kind("mnt")) > 3
+    assert all(above[1] + 8 < below[0] for above, below in itertools.pairwise(frames))
 
 
 def test_cgroups_are_a_tree_with_the_root_of_each_namespace() -> None:

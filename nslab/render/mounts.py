@@ -26,7 +26,7 @@ def mounts(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pict
     tables = [(each, each.content.mounts) for each in snapshot.of_kind("mnt") if isinstance(each.content, MountContent)]
     groups = fold(tables, lambda pair: tuple((one.target, one.fstype) for one in pair[1]), most and max(1, most // LEAST))
     share = None if most is None else max(LEAST, most // max(1, len(groups)))
-    graph = style.digraph(rankdir="LR", ranksep="0.35", nodesep="0.06", compound="true")
+    graph = style.digraph(rankdir="LR", ranksep="0.35", nodesep="0.1", compound="true")
     peers: dict[int, list[str]] = {}
     slaves: list[tuple[int, str]] = []
     for number, group in reversed(list(enumerate(groups))):  # the engine puts what comes first at the bottom
@@ -36,7 +36,8 @@ def mounts(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pict
         aside = f"{len(group)} more like this" if more else f"{namespace.id.ino}  {whose(snapshot, namespace)}"
         tip = names([f"{each} {whose(snapshot, each)}" for each, _ in group]) if more else str(namespace)
         frame = style.frame("mnt", aside=aside, tip=tip)
-        with graph.subgraph(name=f"cluster_{number}", graph_attr=frame) as inner:
+        around = graph.subgraph(name=f"cluster_around_{number}", graph_attr=style.GAP)
+        with around as outer, outer.subgraph(name=f"cluster_{number}", graph_attr=frame | {"peripheries": "1"}) as inner:
             for name, alike in reversed(tree.nodes(f"m{number}")):
                 _node(inner, name, alike, tree.path)
                 said = alike[0].peers

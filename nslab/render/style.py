@@ -19,6 +19,7 @@ INK = "#010203"  # stands for currentColor; nearly black, for the forms that kno
 LINE = f"{INK}8c"  # lines between nodes: ink at 55 percent
 FAINT = f"{INK}12"  # the fill of what has no colour of its own: a shade of the page
 FRAME = f"{INK}59"  # the frame around several nodes
+GAP = {"peripheries": "0", "margin": "5", "label": "", "tooltip": " "}  # around a frame: between two are twice so many points
 FONT = "Verdana"  # what widths are computed for; the SVG names others that are as wide, and are there on Linux
 PRINTED = "Arial"  # a font that the engine itself has, for PNG
 BAD = "#D55E00"  # a link that is down (dashed besides)
