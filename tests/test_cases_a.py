@@ -417,14 +417,14 @@ FILL = """
 import ctypes
 libc = ctypes.CDLL(None)
 libc.shmat.restype = ctypes.c_void_p
-address = libc.shmat(libc.shmget(7, 64 << 20, 0o1600), None, 0)
-ctypes.memset(ctypes.c_void_p(address), 1, 64 << 20)
+address = libc.shmat(libc.shmget(7, 192 << 20, 0o1600), None, 0)
+ctypes.memset(ctypes.c_void_p(address), 1, 192 << 20)
 print("filled")
 """
 
 
 def test_A24_shared_memory_is_free_when_close_returns() -> None:
-    before, margin = shared_memory(), 32 << 10  # others use some too
+    before, margin = shared_memory(), 96 << 10  # others use some too
     for kinds in ("ipc", "user ipc pid mnt"):
         assert nslab.run([sys.executable, "-c", FILL], isolate=kinds).stdout == "filled\n"
         assert shared_memory() < before + margin, "after run()"
