@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,17 +39,18 @@ links:
 
 @pytest.fixture(autouse=True)
 def runtime(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A runtime folder of the test's own, in which no lab and no socket is left."""
+    """A runtime folder of the test's own, in which no lab and no socket is left; this user's other labs are not seen."""
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
+        monkeypatch.setenv(variable, str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # where it is was asked before
     monkeypatch.setenv("COLUMNS", "200")
-    try:
-        yield folder
-    finally:
-        left = [lab["name"] for lab in places.held()]
-        for name in left:
-            bringing.take_down(name)
+    yield folder
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))  # a test may have named others
+    left = [path.name for path in folder.glob("nslab/*")]
+    for name in left:
+        bringing.take_down(name)
     assert not left, "a test that brings a lab up ends it"
     assert os.listdir(folder) == []
 
@@ -593,6 +595,20 @@ def test_where_there_is_no_runtime_folder(tmp_path, monkeypatch) -> None:
         assert paths[-1].endswith(f"/nslab-{os.geteuid()}")
         assert all(os.stat(os.path.dirname(path)).st_uid in (os.geteuid(), 0) for path in paths)
         assert not [path for path in paths if wrong and path.startswith(wrong)]
+
+
+def test_these_tests_do_not_see_what_their_user_holds_besides(tmp_path) -> None:
+    """Another run of them, or the person who runs them, may have labs where they usually are."""
+    file, name = tmp_path / "file.yaml", f"besides-{os.getpid()}"
+    file.write_text(SHOP)
+    elsewhere = {key: value for key, value in os.environ.items() if key not in ("XDG_RUNTIME_DIR", "TMPDIR")}
+    elsewhere["XDG_RUNTIME_DIR"] = "/no/such/folder"
+    try:
+        assert cli("up", str(file), "--name", name, env=elsewhere).returncode == 0
+        assert name in cli("ls", env=elsewhere).stdout
+        assert name not in [lab["name"] for lab in places.held()]
+    finally:
+        assert cli("down", name, env=elsewhere).returncode == 0
 
 
 def test_an_empty_folder_goes_with_its_last_lab(runtime) -> None:
