@@ -15,7 +15,18 @@ from pathlib import Path
 
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-SUBIDS = "{name}:300000:65536\n"
+SUBORDINATE = range(300_000, 300_000 + 65_536)
+SUBIDS = f"{{name}}:{SUBORDINATE.start}:{len(SUBORDINATE)}\n"
+
+
+def ours(uid: int, user: int | None = None) -> bool:
+    """Whether what belongs to this uid can come from tests of this user (oneself): those of root and of nobody may run at once.
+
+    Root's tests make things for any id but nobody's.
+    """
+    user = os.geteuid() if user is None else user
+    nobodys = uid == NOBODY or uid in SUBORDINATE
+    return uid == user or uid in SUBORDINATE if user else not nobodys
 
 
 class Elsewhere:

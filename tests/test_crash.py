@@ -11,8 +11,10 @@ import uuid
 
 import pytest
 
-from tests.crash.oracle import MARK, Oracle, Recorded, descendants, marked
+from tests.crash.oracle import MARK, Oracle, Recorded, descendants, marked, system_v
 from tests.crash.rounds import WAYS
+from tests.elsewhere import AS_NOBODY, NOBODY
+from tests.helpers import in_python
 
 ROUNDS = len(WAYS)  # each way once
 
@@ -102,5 +104,40 @@ def test_the_oracle_sees_files_and_what_the_machine_lists(oracle, monkeypatch):
     for what, name in (("mount", "mounts"), ("cgroup", "cgroups"), ("System V object", "system_v")):
         before = sorted(oracle.before[what])
         with monkeypatch.context() as patch:
-            patch.setattr(f"tests.crash.oracle.{name}", lambda before=before: [*before, "new"])
+            patch.setattr(f"tests.crash.oracle.{name}", lambda *_, before=before: [*before, "new"])
             assert oracle.left(ours) == [f"{what} new"]
+
+
+@pytest.mark.requires("root", "tool:ipcmk", "tool:setpriv")
+def test_what_nobody_makes_is_not_taken_for_root_s():
+    """The tests of both may run at once."""
+    made = []
+    for who in ([], AS_NOBODY):
+        said = subprocess.run([*who, "ipcmk", "--shmem", "1"], capture_output=True, text=True, check=True).stdout
+        made.append(said.split()[-1])
+    try:
+        seen = [{line.split()[-1] for line in system_v(user)} for user in (None, 0, NOBODY)]
+        assert [made[0] in ids for ids in seen] == [True, True, False]
+        assert [made[1] in ids for ids in seen] == [False, False, True]
+    finally:
+        subprocess.run(["ipcrm", "--shmem-id", made[0], "--shmem-id", made[1]], check=True)
+
+
+@pytest.mark.requires("userns")
+def test_what_is_ended_may_remove_what_is_no_process():
+    """A round that is broken off: the helpers of the victim have time for its System V objects."""
+    victim = "import nslab, time; from nslab import ipc; box = nslab.Container(isolate='uts')\n"
+    victim += "print(box.call(ipc.SharedMemory.create).id, flush=True); time.sleep(1000)"
+    script = f"""
+import subprocess, sys
+from tests.crash.oracle import become_subreaper, descendants, end_everything
+become_subreaper()
+victim = subprocess.Popen([sys.executable, "-c", {victim!r}], stdout=subprocess.PIPE, text=True)
+print(victim.stdout.readline().strip())
+end_everything(victim.poll)
+print(*descendants(victim.pid))
+"""
+    made, left = in_python(script).stdout.splitlines()
+    assert made
+    assert not left
+    assert made not in [line.split()[-1] for line in system_v() if line.startswith("shm")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -15,9 +16,11 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests import fingerprint
+from tests import elsewhere, fingerprint
 
 MARK = "NSLAB_CRASH_MARK"
+HELPERS = ("nslab-watchdog", "nslab-spawner", "nslab-borrowed", "nslab-lab")  # they end by themselves, and tidy up before
+HELPERS_TIME = 2.5  # seconds that they have for it
 
 
 def become_subreaper() -> None:
@@ -105,11 +108,12 @@ class Recorded:
 
 
 class Oracle:
-    """Knows what there was before a round. ``temporary`` is the folder that the round has as TMPDIR."""
+    """Knows what there was before a round of this user. ``temporary`` is the folder that the round has as TMPDIR."""
 
-    def __init__(self, mark: str, temporary: Path):
+    def __init__(self, mark: str, temporary: Path, user: int | None = None):
         self.mark = mark
         self.temporary = temporary
+        self.user = user
         self.recorded = Recorded(())
         self.before = self.look(set())
 
@@ -117,8 +121,8 @@ class Oracle:
         ours = (descendants(os.getpid()) | marked(self.mark)) - allowed
         return {
             "mount": set(mounts()),
-            "cgroup": set(cgroups()),
-            "System V object": set(system_v()),
+            "cgroup": set(cgroups(self.user)),
+            "System V object": set(system_v(self.user)),
             "namespace": {row for row, pid in namespaces().items() if not pid or pid in ours},
         }
 
@@ -176,39 +180,74 @@ def mounts() -> list[str]:
     return [line.partition(" - ")[0] for line in read("/proc/self/mountinfo").decode().splitlines()]
 
 
-def cgroups() -> list[str]:
-    """Those that can be a round's: below the one that this process is in, or with nslab's name."""
+def cgroups(user: int | None = None) -> list[str]:
+    """Those that can be of this user's tests: below the one that this process is in, or with nslab's name.
+
+    A name says which process had it made; while that lives, and is not below this one, it is another run's.
+    """
     own = [line.split(":", 2)[2] for line in read("/proc/self/cgroup").decode().splitlines()]
     below = [f"{path}/" for path in own if path != "/"]
-    return [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "nslab" in folder or any(path in folder for path in below)]
+    found = [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "nslab" in folder or any(path in folder for path in below)]
+    return [folder for folder in found if _can_be_ours(folder, user)]
 
 
-def system_v() -> list[str]:
-    """The machine's System V objects."""
-    tables = {table: read(f"/proc/sysvipc/{table}").decode().splitlines()[1:] for table in ("shm", "sem", "msg")}
-    return [f"{table} key {line.split()[0]} id {line.split()[1]}" for table, lines in tables.items() for line in lines]
+def _can_be_ours(folder: str, user: int | None) -> bool:
+    try:
+        if not elsewhere.ours(os.stat(folder).st_uid, user):
+            return False
+    except FileNotFoundError:
+        return False
+    client = re.search(r"/nslab-(\d+)-", folder)
+    return not client or state(pid := int(client[1]))[0] == "Z" or pid in {os.getpid(), *descendants(os.getpid())}
+
+
+def system_v(user: int | None = None) -> list[str]:
+    """The machine's System V objects that can be of this user's tests."""
+    said = []
+    for table in ("shm", "sem", "msg"):
+        head, *lines = read(f"/proc/sysvipc/{table}").decode().splitlines() or [""]
+        rows = [dict(zip(head.split(), line.split(), strict=True)) for line in lines]
+        said += [(table, *list(row.values())[:2]) for row in rows if elsewhere.ours(int(row["cuid"]), user)]
+    return [f"{table} key {key} id {number}" for table, key, number in said]
 
 
 def end_everything(known: Callable[[], object] = lambda: None) -> None:
-    """Kill whatever is below this process until there is nothing, and bury it; ``known`` buries what others wait for."""
+    """Kill whatever is below this process until there is nothing, and bury it; ``known`` buries what others wait for.
+
+    First those that nslab's helpers look after, which then have time to remove what is no process.
+    """
+    deadline = time.monotonic() + HELPERS_TIME
+    while (found := descendants(os.getpid())) and time.monotonic() < deadline:
+        _kill({pid for pid in children(os.getpid()) if name(pid) not in HELPERS and "nslab.spawner" not in command(pid)})
+        _bury(known)
+        if found == descendants(os.getpid()):
+            time.sleep(0.002)  # polling: they end one after the other
     deadline = time.monotonic() + 10
     while (found := descendants(os.getpid())) and time.monotonic() < deadline:
-        for pid in found:
+        _kill(found)
+        _bury(known)
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if pid in descendants(os.getpid()):  # still the one that was meant
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        finally:
+            os.close(fd)
+
+
+def _bury(known: Callable[[], object]) -> None:
+    known()
+    for pid in children(os.getpid()):
+        if state(pid)[0] == "Z":
             try:
-                fd = os.pidfd_open(pid)
-            except ProcessLookupError:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
                 continue
-            try:
-                if pid in descendants(os.getpid()):  # still the one that was meant
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
-            finally:
-                os.close(fd)
-        known()
-        for pid in children(os.getpid()):
-            if state(pid)[0] == "Z":
-                try:
-                    os.waitpid(pid, os.WNOHANG)
-                except ChildProcessError:
-                    continue

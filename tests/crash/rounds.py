@@ -42,7 +42,7 @@ class Round:
         self.random = random.Random(seed)
         threads = 2 if way.ends and way.host is Plain and self.random.random() < 0.4 else 1
         self.host = way.host(user, seed, threads, way.kill is interrupt, way.doing)
-        self.oracle = Oracle(self.host.mark, self.host.temporary)
+        self.oracle = Oracle(self.host.mark, self.host.temporary, user.uid)
         self.outcome = Outcome(way.name, number, seed)
         self.way = way
 
