@@ -35,9 +35,9 @@ def mounts(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pict
         more = len(group) > 1
         aside = f"{len(group)} more like this" if more else f"{namespace.id.ino}  {whose(snapshot, namespace)}"
         tip = names([f"{each} {whose(snapshot, each)}" for each, _ in group]) if more else str(namespace)
-        frame = style.frame("mnt", aside=aside, tip=tip)
+        frame = style.frame("mnt", aside=aside, tip=tip) | {"peripheries": "1", "margin": "20"}  # long edges bend out
         around = graph.subgraph(name=f"cluster_around_{number}", graph_attr=style.GAP)
-        with around as outer, outer.subgraph(name=f"cluster_{number}", graph_attr=frame | {"peripheries": "1"}) as inner:
+        with around as outer, outer.subgraph(name=f"cluster_{number}", graph_attr=frame) as inner:
             for name, alike in reversed(tree.nodes(f"m{number}")):
                 _node(inner, name, alike, tree.path)
                 said = alike[0].peers
