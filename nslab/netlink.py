@@ -95,13 +95,13 @@ def attribute(number: int, payload: Payload | Iterable[bytes]) -> bytes:
 
 def attributes(data: bytes) -> dict[int, bytes]:
     """The attributes in ``data``, by number; of those that come twice the last."""
-    found, at = {}, 0
-    while at + 4 <= len(data):
-        length, number = _ATTRIBUTE.unpack_from(data, at)
+    found, at, last, head = {}, 0, len(data) - 4, _ATTRIBUTE.unpack_from
+    while at <= last:
+        length, number = head(data, at)
         if length < 4:
             break
         found[number & 0x3FFF] = data[at + 4 : at + length]
-        at += length + (-length % 4)
+        at += (length + 3) & ~3
     return found
 
 

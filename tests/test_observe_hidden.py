@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ from nslab.model import KINDS, Counters, NamespaceId
 from nslab.model.snapshot import Holder, NetContent, UtsContent
 from nslab.observe import discovering, looking
 from nslab.observe.hidden import Sockets
+from nslab.ops.visits import Place
+from nslab.procfs import walk
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 from tests.helpers import link
@@ -95,7 +98,7 @@ def test_sockets_that_may_not_be_asked_are_counted() -> None:
 def test_sockets_past_a_limit_are_counted_not_asked() -> None:
     sockets = Sockets({b"socket:[%d]" % number: (os.getpid(), 10**6) for number in range(5003)})
     assert sockets.refused == 3
-    assert list(sockets.references(discovering.Asker())) == []
+    assert list(sockets.references(discovering.Asker({}))) == []
     assert sockets.refused == 3, "a descriptor that is closed by now is no refusal"
 
 
@@ -147,13 +150,19 @@ def test_what_only_the_kernel_knows_is_seen_where_it_lists(monkeypatch: pytest.M
             assert isinstance(found.content, UtsContent)
             assert found.content.host_name == "hidden"
             assert not any("listns" in each.why for each in nslab.discover(contents=False).unseen)
-    assert identity not in nslab.discover(contents=False).by_id
+        assert number not in {each.number for each in nslab.discover(contents=False).namespaces}
 
 
 # -- a walk that two processes share
 
 
-def test_a_walk_that_is_shared_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing(_: object) -> Iterator[str]:
+    """This process takes no part in the walk: it would have done all before the other one is there."""
+    return iter(())
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["both walk", "the other walks"])
+def test_a_walk_that_is_shared_finds_the_same(monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
     """Of what this process has made, since others come and go meanwhile; what counts or runs is left out."""
     with (
         nslab.Container("web", isolate="all") as web,
@@ -163,6 +172,8 @@ def test_a_walk_that_is_shared_finds_the_same(monkeypatch: pytest.MonkeyPatch) -
         for thing in (web, log, lab, None):
             one = nslab.discover(thing)
             monkeypatch.setattr(discovering, "SHARED", 0)
+            if alone:
+                monkeypatch.setattr(walk.Pieces, "taken", nothing)
             two = nslab.discover(thing)
             monkeypatch.undo()
             assert [each.pid for each in two.processes] == sorted({each.pid for each in two.processes})
@@ -186,6 +197,41 @@ def test_a_walk_that_is_shared_finds_the_same(monkeypatch: pytest.MonkeyPatch) -
                         for found in (first, second)
                     )
                 assert first.content == second.content
+
+
+@pytest.mark.requires("root")
+def test_where_a_walk_led_is_looked_into_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though whoever walked went there unasked, and who asks knows it from the walk as well."""
+    monkeypatch.setattr(discovering, "SHARED", 0)
+    monkeypatch.setattr(walk.Pieces, "taken", nothing)
+    with nslab.Container(isolate="uts ipc net pid") as web:
+        with nslab.record() as trace:
+            snapshot = nslab.discover()
+        doors = [step.args[0] for step in trace if step.call == "setns"]
+        for kind in ("uts", "ipc", "net"):
+            assert snapshot.by_id[web.namespaces.ids()[kind]].content
+            assert sum(f"/proc/{web.pid}/ns/{kind}" in door for door in doors) == 1
+
+
+@pytest.mark.requires("root")
+def test_queues_are_seen_by_who_has_been_in_another_mount_namespace() -> None:
+    """The mounts by which it sees them end with the mount namespace that it leaves."""
+    with contextlib.ExitStack() as stack:
+        boxes = [stack.enter_context(nslab.Container(isolate="ipc mnt")) for _ in range(7)]
+        for number, box in enumerate(boxes):
+            box.run(f"mount -t mqueue none /mnt && touch /mnt/jobs{number}").check()
+        visitor = stack.enter_context(contextlib.closing(looking.Visitor()))
+
+        def enter(kind: str) -> dict[int, Any]:
+            ways = [(box.namespaces.ids()[kind], f"/proc/{box.pid}/ns/{kind}", box.pid) for box in boxes]
+            visitor.ask("enter", [Place(kind, (path,), identity.ino, pid) for identity, path, pid in ways], "")
+            (said, _), _ = visitor.answer()
+            return said
+
+        before, mounts, after = enter("ipc"), enter("mnt"), enter("ipc")
+        assert [each.name for number in range(7) for each in before[number]] == [f"/jobs{number}" for number in range(7)]
+        assert all(b" /mnt " in mounts[number][1] for number in range(7))
+        assert after == before
 
 
 def test_who_walks_with_us_is_gone_afterwards_and_its_steps_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

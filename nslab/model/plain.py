@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -18,7 +18,7 @@ def to_plain(value: Any) -> Any:
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: to_plain(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [to_plain(each) for each in value]
     return value
 
@@ -53,7 +53,7 @@ def from_plain(wanted: Any, data: Any) -> Any:
             return _must_be(inner, data)
         among = [each for each in inner if each is not type(None)]
         return from_plain(next((each for each in among if _fits(each, data)), among[0]), data)
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         return tuple(from_plain(inner[0], each) for each in _must_be(list, data))
     if origin is Mapping:
         return {key: from_plain(inner[1], each) for key, each in _must_be(dict, data).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -61,7 +61,7 @@ class MountContent:
     0 for a visitor, who has the root of the namespace.
     """
 
-    mounts: tuple[Mount, ...]
+    mounts: Sequence[Mount]
     seen_by: int
 
 

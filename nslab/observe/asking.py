@@ -12,6 +12,7 @@ from errno import EINVAL, ENOTTY, EPERM
 
 from nslab.errors import SyscallError
 from nslab.model import KINDS, NamespaceId
+from nslab.procfs.walk import Said, inode
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 
@@ -32,9 +33,10 @@ class Answers:
 
 
 class Asker:
-    """Asks for each namespace once."""
+    """Asks for each namespace once, beyond what those ``said``, by the texts of their links, that a walk has asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, said: Mapping[str, Said]) -> None:
+        self._said = said
         self.found: dict[NamespaceId, Answers] = {}
         self._kept: list[Descriptor] = []  # of those that no other path leads to
         self._has_numbers = True
@@ -47,8 +49,6 @@ class Asker:
     def ask(self, kind: str, identity: NamespaceId, paths: Iterable[str]) -> bool:
         """Ask it by the first of these paths that still leads to it; False when there is one, but it may not be opened."""
         refused = False
-        if identity in self.found:
-            return True
         for path in paths:
             try:
                 with Descriptor(os.open(path, _OPEN)) as opened:
@@ -59,6 +59,18 @@ class Asker:
                 refused = refused or isinstance(error, PermissionError)
         self.found[identity] = Answers(kind, identity, "")
         return not refused
+
+    def knows(self, kind: str, identity: NamespaceId) -> bool:
+        """Whether it has been asked; if so on the walk, its owner has been too."""
+        if identity in self.found:
+            return True
+        if not (said := self._said.get(f"{kind}:[{identity.ino}]")):
+            return False
+        owner = NamespaceId(*said.owner) if said.owner else None
+        if owner and owner not in self.found:
+            return False
+        self.found[identity] = Answers(kind, identity, f"/proc/{said.pid}/ns/{kind}", said.number, owner)
+        return True
 
     def keep(self, opened: Descriptor) -> str:
         """Ask one that nothing in /proc leads to, and keep it open: the path by which it can be opened from now on."""
@@ -110,7 +122,7 @@ def identity_behind(opened: Descriptor) -> NamespaceId:
 
 def identity_of(link: str, device: int) -> NamespaceId:
     """The id behind the text of a link such as "uts:[4026531838]"."""
-    return NamespaceId(device, int(link[link.index("[") + 1 : -1]))
+    return NamespaceId(device, inode(link))
 
 
 def owner_uid(answers: Answers, found: Mapping[NamespaceId, Answers]) -> int | None:

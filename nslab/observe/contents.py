@@ -54,7 +54,7 @@ def _map(text: str) -> IdMap:
 
 def mnt(said: tuple[int, bytes]) -> MountContent:
     pid, text = said
-    return MountContent(tuple(procfs.parse_mount(line) for line in text.split(b"\n") if line), pid)
+    return MountContent(procfs.Mounts(text), pid)
 
 
 def cgroup(inside: str, outside: str) -> CgroupContent:

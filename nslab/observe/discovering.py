@@ -21,7 +21,7 @@ from nslab.network import making
 from nslab.observe import belonging, contents, hidden, looking
 from nslab.observe.asking import Answers, Asker, identity_of, owner_uid
 from nslab.observe.scoping import scoped
-from nslab.ops.visits import Place
+from nslab.ops.visits import TRIED, Place
 from nslab.procfs import walk
 from nslab.procfs.walk import Reference
 from nslab.spawner import running_pids
@@ -29,7 +29,6 @@ from nslab.spawner import running_pids
 _INITIAL_PID = 0xEFFFFFFC  # the inode of the PID namespace that the machine was started with
 _CAP_SYS_PTRACE = 19  # who has it is shown all processes
 SHARED = 400  # processes from which on the walk is shared: it takes a visitor some milliseconds to be there
-_TRIED = 3  # ways to open a namespace that are tried before it counts as out of reach
 
 
 def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
@@ -40,7 +39,11 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
     IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing. Without it and
     ``of``, which is quicker, those who are where the reader is have a name, but no command line.
     """
-    with _uncollected(), contextlib.closing(Discovery(commands=contents or of is not None, spawner=contents)) as found:
+    follow = contents and of is None and privilege.is_privileged()  # else who was asked tells the way in
+    with (
+        _uncollected(),
+        contextlib.closing(Discovery(commands=contents or of is not None, spawner=contents, follow=follow)) as found,
+    ):
         if of is None:
             found.look() if contents else found.ask()
             return found.snapshot()
@@ -77,27 +80,32 @@ def _placed(process: SeenProcess) -> SeenProcess:
 
 class Discovery:
     """What is known while a Snapshot is put together. With many processes a visitor shares the walk, if there may be a
-    ``spawner`` for that or there is one anyway.
+    ``spawner`` for that or there is one anyway. With ``follow`` it goes on into what it has found, until look() is called.
     """
 
-    def __init__(self, *, commands: bool = True, spawner: bool = False):
+    def __init__(self, *, commands: bool = True, spawner: bool = False, follow: bool = False):
         self.taken = time.time()
-        self._visitor: looking.Visitor | None = None
-        names = walk.names()
-        if len(names) < SHARED or len(os.sched_getaffinity(0)) < 2 or not (spawner or running_pids()):
-            self.walk = walk.walk(names, commands=commands)
-        else:
-            self.walk = looking.processes(names, commands=commands, visitor=self.visitor)
-        self.processes = {each.pid: each for each in self.walk.processes}
         self.device = os.stat("/proc/self/ns/user").st_dev
+        self.machine = {kind: NamespaceId(self.device, os.stat(f"/proc/self/ns/{kind}").st_ino) for kind in procfs.kinds()}
+        self.networks = looking.Networks()
+        self.here: looking.Seen = {}
+        self._visitor: looking.Visitor | None = None
+        places: list[Place] | None = None
+        if walk.count() >= SHARED and len(os.sched_getaffinity(0)) > 1 and (spawner or running_pids()):
+            visitor = self.visitor  # which gets there while the kernel lists the processes
+            first = self._look_here if follow else None
+            self.walk, places = looking.processes(walk.names(), visitor, commands=commands, first=first)
+        else:
+            self.walk = walk.walk(walk.names(), commands=commands)
+        self.processes = {each.pid: each for each in self.walk.processes}
+        self.ahead = None if places is None else {NamespaceId(self.device, place.ino): place for place in places}
         self.kind: dict[NamespaceId, str] = {}
         self.members: dict[NamespaceId, list[int]] = {}
         self.leaders: dict[NamespaceId, tuple[int, int]] = {}  # when the oldest member began, and its PID
         self.kinds: dict[int, Mapping[str, NamespaceId]] = {}
         self.references: dict[NamespaceId, list[Reference]] = {}
         self._sort()
-        self.machine = self.kinds[int(os.readlink("/proc/self"))]
-        self.asker = Asker()
+        self.asker = Asker(self.walk.said)
         self.unasked = 0
         self.silent = 0  # sockets that could not be asked for their network
         self.unlisted = 0  # the errno of why the kernel has listed none
@@ -115,6 +123,7 @@ class Discovery:
 
     def close(self) -> None:
         self.asker.close()
+        self.networks.close()
         if self._visitor:
             self._visitor.close()
 
@@ -135,13 +144,13 @@ class Discovery:
 
     def _ways(self, identity: NamespaceId) -> tuple[str, ...]:
         """Paths by which it can be opened."""
-        paths = [f"/proc/{pid}/ns/{self.kind[identity]}" for pid in self.members.get(identity, ())[:_TRIED]]
-        return (*paths, *(each.path for each in self.references.get(identity, ())[:_TRIED]))
+        paths = [f"/proc/{pid}/ns/{self.kind[identity]}" for pid in self.members.get(identity, ())[:TRIED]]
+        return (*paths, *(each.path for each in self.references.get(identity, ())[:TRIED]))
 
     def ask(self) -> None:
         """Ask each namespace that was found for its owner and parent, look for hidden ones, and tell whose each is."""
         for identity, kind in self.kind.items():
-            if not self.asker.ask(kind, identity, self._ways(identity)):
+            if not self.asker.knows(kind, identity) and not self.asker.ask(kind, identity, self._ways(identity)):
                 self.unasked += 1
         sockets = hidden.Sockets(self.walk.sockets)
         for reference in sockets.references(self.asker):
@@ -163,43 +172,44 @@ class Discovery:
 
     def look(self, where: Collection[NamespaceId] | None = None) -> None:
         """Read what the namespaces isolate that are in ``where``; all, if it is None, and ask each meanwhile."""
-        networks = looking.Networks()
-        try:
-            visits: list[looking.Visits] = []
-            if where is None:
-                first: dict[NamespaceId, str] = {}
-                if privilege.is_privileged():  # else who was asked tells the way in
-                    first = dict(self.kind)
-                    visits.append(self._visits(first))
-                self.ask()
-                self._seen_processes()
-                where = self.kind.keys() - first.keys()
-            visits.append(self._visits(where))
-            wanted = {each: place for some in visits for each, place in some.wanted.items()}
-            making.make_room(len(wanted))
-            own = procfs.read("self/cgroup").decode(errors="surrogateescape")
-            seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
-            seen |= looking.here(self.machine, networks)
-            located = contents.located(seen)
-            if self.machine["ipc"] not in wanted:
-                seen[self.machine["ipc"]] = looking.objects_here()
-            found, kinds = self.asker.found, self.kind_of()
-            for some in visits:
-                self.contents |= contents.contents(some.read, kinds, {}, {}, {}, {})
-            for part in (part for some in visits for part in some.seen(networks)):
-                seen |= part
-                located |= contents.located(part)  # while the visitor is at the next one
-            if self._visitor:
-                self._visitor.dismiss()
-            paths = {identity: answers.path for identity, answers in found.items()}
-            outside = {each: self._cgroup(each) or own for each, place in wanted.items() if place.kind == "cgroup"}
-            outside[self.machine.get("cgroup", self.machine["net"])] = own
-            self.contents |= contents.contents(seen, kinds, located, networks, paths, outside)
-        finally:
-            networks.close()
+        visits: list[looking.Visits] = []
+        if where is None:
+            first: dict[NamespaceId, str] = {}
+            if privilege.is_privileged():
+                first = dict(self.kind)
+                visits.append(self._visits(first))
+            self.ask()
+            self._seen_processes()
+            where = self.kind.keys() - first.keys()
+        visits.append(self._visits(where))
+        wanted = {each: place for some in visits for each, place in some.wanted.items()}
+        making.make_room(len(wanted))
+        own = procfs.read("self/cgroup").decode(errors="surrogateescape")
+        seen: looking.Seen = {self.machine["cgroup"]: own} if "cgroup" in self.machine else {}
+        if not self.here:
+            self._look_here()
+        seen |= self.here
+        located = contents.located(seen)
+        if self.machine["ipc"] not in wanted:
+            seen[self.machine["ipc"]] = looking.objects_here()
+        found, kinds = self.asker.found, self.kind_of()
+        for some in visits:
+            self.contents |= contents.contents(some.read, kinds, {}, {}, {}, {})
+        for part in (part for some in visits for part in some.seen(self.networks)):
+            seen |= part
+            located |= contents.located(part)  # while the visitor is at the next one
+        if self._visitor:
+            self._visitor.dismiss()
+        paths = {identity: answers.path for identity, answers in found.items()}
+        outside = {each: self._cgroup(each) or own for each, place in wanted.items() if place.kind == "cgroup"}
+        outside[self.machine.get("cgroup", self.machine["net"])] = own
+        self.contents |= contents.contents(seen, kinds, located, self.networks, paths, outside)
         gone = {identity for identity, said in seen.items() if isinstance(said, FileNotFoundError | ProcessLookupError)}
         missing = [each for each in wanted if each not in self.contents and each not in gone]
         self.unread = [each for each in missing if found[each].path]
+
+    def _look_here(self) -> None:
+        self.here = looking.here(self.machine, self.networks)
 
     def _visits(self, where: Iterable[NamespaceId]) -> looking.Visits:
         """Send visitors to those of which neither /proc nor the own process tells."""
@@ -209,10 +219,15 @@ class Discovery:
             if (identity := identity_of(link, self.device)) in chosen:
                 read[identity] = (table.pid, table.text)
         own = {self.machine.get(kind) for kind in ("uts", "net", "cgroup")}
-        wanted = {
+        ahead, self.ahead = self.ahead, None
+        wanted = dict(ahead or {}) | {
             each: Place(kind, ways, each.ino, next(iter(self.members.get(each, ())), 0))
             for each, kind in chosen.items()
-            if each not in read and each not in own and kind != "pid" and (ways := self._ways(each))
+            if each not in read
+            and each not in own
+            and each not in (ahead or ())
+            and kind != "pid"
+            and (ways := self._ways(each))
         }
         if wanted.keys() <= {self.machine["ipc"]} or not privilege.is_privileged():  # else a visitor is on its way anyway
             wanted.pop(self.machine["ipc"], None)
@@ -220,7 +235,7 @@ class Discovery:
         if not privilege.is_privileged():
             wanted = {each: place for each, place in wanted.items() if self.asker.found[each].path}
             entrances = {each: looking.entrance(self.asker.found[each], self.asker.found) for each in wanted}
-        return looking.Visits(wanted, entrances, read, lambda: self.visitor)
+        return looking.Visits(wanted, entrances, read, lambda: self.visitor, ahead)
 
     def kind_of(self) -> dict[NamespaceId, str]:
         return {identity: answers.kind for identity, answers in self.asker.found.items()}

@@ -21,11 +21,10 @@ from nslab.errors import SpawnerError, SyscallError
 from nslab.model import NO_ID, IdMap, IpcObject, NamespaceId
 from nslab.observe.asking import Answers
 from nslab.ops import Plan
-from nslab.ops.visits import MOST, ORDER, Inside, Place, Visit, in_use, queues, tell
+from nslab.ops.visits import AT_ONCE, MOST, ORDER, Inside, Place, Visit, in_use, queues, tell
 from nslab.procfs import walk
 from nslab.spawner import Descriptor, ensure
 
-_AT_ONCE = 250  # namespaces that are looked into at a time, each of which may come with a descriptor
 _FD = "seen"
 
 Seen = dict[NamespaceId, Any]  # what was read; an OSError where that failed
@@ -53,7 +52,7 @@ class Visitor:
 
     def answer(self) -> tuple[Any, list[Descriptor]]:
         """To the oldest question that is open, with the descriptors that come with it; SpawnerError when it has ended."""
-        room = (MOST + 1, _AT_ONCE + 1)
+        room = (MOST + 1, AT_ONCE + 1)
         try:
             data, numbers, _, _ = socket.recv_fds(self._way, *room)
         except ConnectionResetError:  # it left without reading all that it was asked; said once, before what it had answered
@@ -84,15 +83,23 @@ class Visitor:
             self._child.end()
 
 
-def processes(names: tuple[str, ...], *, commands: bool, visitor: Visitor) -> walk.Walk:
-    """The walk over all processes, which a visitor shares."""
+def processes(
+    names: tuple[str, ...], visitor: Visitor, *, commands: bool, first: Callable[[], None] | None = None
+) -> tuple[walk.Walk, list[Place] | None]:
+    """The walk over all processes, which a visitor shares. With something to do ``first``, while the visitor begins, that will
+    go on to these places, unasked.
+    """
     pieces = walk.Pieces.of(names)
     with Descriptor(pieces.queue):
         visitor.ask("look", pieces.names, commands, fds=(pieces.queue,))
+        if first:
+            visitor.ask("follow")
+            first()
         found = walk.look(pieces.taken(), commands=commands)
-    found.add(marshal.loads(visitor.answer()[0]))
+    other, ahead = marshal.loads(visitor.answer()[0])
+    found.add(other)
     found.finish()
-    return found
+    return found, [Place(*each) for each in ahead] if first else None
 
 
 def here(machine: Mapping[str, NamespaceId], networks: Networks) -> Seen:
@@ -151,25 +158,28 @@ def _text(path: str) -> str:
 class Visits:
     """Visits to all places that are ``wanted``; ``entrances`` are the paths of the user namespaces that lead there, if any.
 
-    ``visitor`` begins at once with what needs no entrance. To get to the rest others are sent, one after the other. ``read`` is
-    what is known already.
+    ``visitor`` begins at once with what needs no entrance, after those ``ahead`` that it went to unasked. To get to the rest
+    others are sent, one after the other. ``read`` is what is known already.
     """
 
     def __init__(
         self, wanted: Mapping[NamespaceId, Place], entrances: Mapping[NamespaceId, str], read: Seen,
-        visitor: Callable[[], Visitor],
+        visitor: Callable[[], Visitor], ahead: Iterable[NamespaceId] | None = None,
     ):  # fmt: skip
         self.wanted, self.read, self._visitor = wanted, read, visitor
         groups: dict[tuple[str, bool], list[NamespaceId]] = {}
-        for each in sorted(wanted, key=lambda each: ORDER.index(wanted[each].kind)):
+        rest = wanted.keys() - {*(ahead or ())}
+        for each in sorted(rest, key=lambda each: (ORDER.index(wanted[each].kind), each)):
             user = entrances.get(each, "")
             groups.setdefault((user, not user and wanted[each].kind == "net"), []).append(each)
         self._parts = [
-            (user, group[at : at + _AT_ONCE]) for (user, _), group in groups.items() for at in range(0, len(group), _AT_ONCE)
+            (user, group[at : at + AT_ONCE]) for (user, _), group in groups.items() for at in range(0, len(group), AT_ONCE)
         ]
         for user, some in self._parts:
             if not user:
                 self._begin(visitor(), user, some)
+        if ahead is not None:
+            self._parts.insert(0, ("", [*ahead]))
 
     def _begin(self, visitor: Visitor, user: str, some: Iterable[NamespaceId]) -> None:
         visitor.ask("enter", [self.wanted[each] for each in some], user)

@@ -12,7 +12,7 @@ import pickle
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from errno import ESRCH
 from typing import Any, ClassVar, NamedTuple
@@ -36,6 +36,9 @@ ORDER = (
 )  # net has most to be worked on; mnt last: other files are in sight
 _FEW = 5  # mounts that may as well be taken away one by one
 MOST = 100_000  # bytes in one message
+AT_ONCE = 250  # namespaces that are looked into at a time, each of which may come with a descriptor
+TRIED = 3  # ways to open a namespace that are tried before it counts as out of reach
+_AHEAD = ("net", "uts", "ipc")  # what is isolated by most, and told by nobody in it
 SOCKETS = ("tcp", "tcp6", "udp", "udp6")
 
 
@@ -76,7 +79,8 @@ def tell(sock: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
 class Visit(Op):
     """Do what is asked over the socket named ``fd`` until that ends, and answer each: (method, arguments), with descriptors.
 
-    ``look`` at pieces of a walk over /proc, or ``enter`` places. What may not be entered, or is gone, is told as an OSError.
+    ``look`` at pieces of a walk over /proc, ``enter`` places, or ``follow`` what was found on that walk, which tells them too.
+    What may not be entered, or is gone, is told as an OSError.
     """
 
     fd: str
@@ -85,14 +89,14 @@ class Visit(Op):
     def perform(self, context: Context) -> None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
+        visit = _Visit(os.open("/proc", os.O_PATH | os.O_CLOEXEC))
         with socket.socket(fileno=os.dup(context.fds[self.fd])) as way:
             while True:
                 message, fds, _, _ = socket.recv_fds(way, MOST + 1, 4)
                 if not message:
                     return
                 method, *given = pickle.loads(_content(message, fds))
-                answer, sent = _METHODS[method](proc, fds, *given)
+                answer, sent = getattr(visit, method)(fds, *given)
                 tell(way, answer, sent)
                 for fd in (*fds, *sent):
                     os.close(fd)
@@ -112,48 +116,85 @@ def _content(message: bytes, fds: list[int]) -> bytes:
         return memory.read()
 
 
-def _look(_: int, fds: Sequence[int], names: tuple[str, ...], commands: bool) -> tuple[bytes, Sequence[int]]:
-    """The part of a walk that this process gets to do; marshal is many times as fast as pickle."""
-    pieces = walk.Pieces(names, fds[0])
-    return marshal.dumps(walk.look(pieces.taken(), commands=commands).plain()), ()
+class _Visit:
+    """The methods that may be asked for. Each gets the descriptors that came with the question, and returns those to send."""
+
+    def __init__(self, proc: int):
+        self._proc = proc
+        self._ahead: Sequence[Place] = ()
+        self._mounts = -1  # the root of a mount namespace of its own, where mounts may be left
+
+    def look(self, fds: Sequence[int], names: tuple[str, ...], commands: bool) -> tuple[bytes, Sequence[int]]:
+        """The part of a walk that this process gets to do, and where it would go on; marshal is much faster than pickle."""
+        found = walk.look(walk.Pieces(names, fds[0]).taken(), commands=commands)
+        self._ahead = _ahead(found)
+        return marshal.dumps((found.plain(), [tuple(each) for each in self._ahead])), ()
+
+    def follow(self, _: Sequence[int]) -> tuple[Any, Sequence[int]]:
+        """Enter those places, while the one who asked puts together what both have found."""
+        return self.enter((), self._ahead, "")
+
+    def enter(
+        self, _: Sequence[int], places: Sequence[Place], user: str
+    ) -> tuple[tuple[dict[int, Any], list[int]], Sequence[int]]:
+        """Enter each of ``places``, by way of the user namespace behind the path ``user`` ("": it takes none).
+
+        What was read there, by the number of the place; and the numbers of those networks of which more has to be asked, whose
+        netlink sockets come with it.
+        """
+        doors = [_door(self._proc, place) for place in places]  # before it may not look at them any more
+        if user:
+            opened = syscalls.open_namespace(user)
+            syscalls.setns(opened, KINDS["user"].flag, f"fd of {user}")
+            syscalls.unshare(KINDS["mnt"].flag)  # it may mount nothing in that of the machine: not even a look at queues
+        if self._mounts < 0 and sum(each.kind == "ipc" for each in places) > _FEW:
+            self._mounts = _own_mounts()
+        said: dict[int, Any] = {}
+        more: dict[int, int] = {}
+        for number in sorted(range(len(doors)), key=lambda index: ORDER.index(places[index].kind)):
+            place, door = places[number], doors[number]
+            try:
+                if isinstance(door, OSError):
+                    raise door
+                if place.kind == "user":
+                    said[number] = _maps(door, place)
+                else:
+                    syscalls.setns(door, KINDS[place.kind].flag, f"fd of {place.paths[0]}")
+                    if place.kind == "mnt" and self._mounts >= 0:  # which ended when it left them
+                        os.close(self._mounts)
+                        self._mounts = -1
+                    said[number] = self._read(place) if place.kind != "net" else _network(number, self._proc, more)
+            except OSError as error:
+                said[number] = OSError(error.errno, os.strerror(error.errno or 0))
+            if not isinstance(door, OSError):
+                os.close(door)
+        return (said, [*more]), [*more.values()]
+
+    def _read(self, place: Place) -> Any:
+        """What is to be read where this process now is."""
+        match place.kind:
+            case "uts":
+                return syscalls.uname().nodename, _text(self._proc, "sys/kernel/domainname").strip()
+            case "cgroup":
+                return _text(self._proc, f"{place.member}/cgroup" if place.member else "self/cgroup")
+            case "ipc":
+                there = [sort for sort, count in sysv.counts().items() if count]
+                return (*procfs.system_v(f"/proc/self/fd/{self._proc}", there), *_queues(self._mounts))
+            case "time":
+                return _text(self._proc, "self/timens_offsets")
+            case _:
+                return 0, os.fsencode(_text(self._proc, "self/mountinfo"))
 
 
-def _enter(
-    proc: int, _: Sequence[int], places: Sequence[Place], user: str
-) -> tuple[tuple[dict[int, Any], list[int]], Sequence[int]]:  # fmt: skip
-    """Enter each of ``places``, by way of the user namespace behind the path ``user`` ("": it takes none).
-
-    What was read there, by the number of the place; and the numbers of those networks, of which more has to be asked, whose
-    netlink sockets come with it.
-    """
-    doors = [_door(proc, place) for place in places]  # before it may not look at them any more
-    if user:
-        opened = syscalls.open_namespace(user)
-        syscalls.setns(opened, KINDS["user"].flag, f"fd of {user}")
-        syscalls.unshare(KINDS["mnt"].flag)  # it may mount nothing in that of the machine: not even a look at queues
-    root = _own_mounts() if sum(each.kind == "ipc" for each in places) > _FEW else -1
-    said: dict[int, Any] = {}
-    more: dict[int, int] = {}
-    for number in sorted(range(len(doors)), key=lambda index: ORDER.index(places[index].kind)):
-        place, door = places[number], doors[number]
-        try:
-            if isinstance(door, OSError):
-                raise door
-            if place.kind == "user":
-                said[number] = _maps(door, place)
-            else:
-                syscalls.setns(door, KINDS[place.kind].flag, f"fd of {place.paths[0]}")
-                said[number] = _network(number, proc, more) if place.kind == "net" else _read(place, proc, root)
-        except OSError as error:
-            said[number] = OSError(error.errno, os.strerror(error.errno or 0))
-        if not isinstance(door, OSError):
-            os.close(door)
-    if root >= 0:
-        os.close(root)
-    return (said, [*more]), [*more.values()]
-
-
-_METHODS: Mapping[str, Callable[..., tuple[Any, Sequence[int]]]] = {"look": _look, "enter": _enter}
+def _ahead(found: walk.Walk) -> list[Place]:
+    """Other namespaces than one's own that processes of this part of the walk are in."""
+    own, places = found.told(found.own), {}
+    for links, pids in found.groups().items():
+        for kind, link, mine in zip(KINDS, links, own, strict=True):
+            if kind in _AHEAD and link and link != mine and link not in places:
+                paths = tuple(f"/proc/{pid}/ns/{kind}" for pid in pids[:TRIED])
+                places[link] = Place(kind, paths, walk.inode(link), pids[0])
+    return [*places.values()][:AT_ONCE]
 
 
 def _door(proc: int, place: Place) -> int | OSError:
@@ -189,22 +230,6 @@ def _own_mounts() -> int:
     except SyscallError:
         return -1
     return os.open("/", os.O_PATH | os.O_CLOEXEC)
-
-
-def _read(place: Place, proc: int, root: int) -> Any:
-    """What is to be read where this process now is."""
-    match place.kind:
-        case "uts":
-            return syscalls.uname().nodename, _text(proc, "sys/kernel/domainname").strip()
-        case "cgroup":
-            return _text(proc, f"{place.member}/cgroup" if place.member else "self/cgroup")
-        case "ipc":
-            there = [sort for sort, count in sysv.counts().items() if count]
-            return (*procfs.system_v(f"/proc/self/fd/{proc}", there), *_queues(root))
-        case "time":
-            return _text(proc, "self/timens_offsets")
-        case _:
-            return 0, os.fsencode(_text(proc, "self/mountinfo"))
 
 
 def in_use(proc: int) -> Iterator[str]:

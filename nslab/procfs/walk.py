@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fcntl import ioctl
 from os import close, readlink
 from os import open as open_at
 from typing import Any, NamedTuple
@@ -21,15 +22,16 @@ from nslab import procfs
 from nslab.model import KINDS
 
 _LINKS = (*KINDS, "time_for_children")
-_PATHS = tuple(os.fsencode(f"ns/{entry}") for entry in _LINKS)
+_NAMES = tuple(map(os.fsencode, _LINKS))
 _OF_THREADS = ("mnt", "uts", "ipc", "net", "cgroup")  # a thread cannot be in another one of the other kinds
 _PID, _TIME = _LINKS.index("pid"), _LINKS.index("time")
 _SOCKET = b"socket:["
 _CLAIM, _GONE_FILE = b"/memfd:nslab-claim:", b" (deleted)"  # see namespaces.claims
 _PREFIXES = (_SOCKET, _CLAIM, *(os.fsencode(f"{kind}:[") for kind in KINDS))
-_DESCRIPTORS = tuple(b"fd/%d" % number for number in range(256))
+_DESCRIPTORS = tuple(b"%d" % number for number in range(256))
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_CLOEXEC
+_NS_GET_USERNS, _NS_GET_ID, _NUMBER = 0xB701, 0x8008B70D, bytes(8)  # see syscalls.nsfs
 _PF_KTHREAD = 0x00200000
 _GONE = (errno.ENOENT, errno.ESRCH)
 _ENCODING = sys.getfilesystemencoding()
@@ -42,6 +44,11 @@ REFUSED: RawLinks = (None,) * len(_LINKS)  # told from the links of a process th
 def _plain(text: bytes) -> str:
     """As os.fsdecode, in a quarter of its time."""
     return text.decode(_ENCODING, "surrogateescape")
+
+
+def inode(link: str) -> int:
+    """The number in the text of a link such as "uts:[4026531838]"."""
+    return int(link[link.index("[") + 1 : -1])
 
 
 class Raw(NamedTuple):
@@ -84,9 +91,21 @@ class Table(NamedTuple):
     text: bytes
 
 
+class Said(NamedTuple):
+    """What the kernel said of the namespace that ``pid`` is in: its number, 0 where there are none, and the device and inode of
+    its owner, None when that is out of sight.
+    """
+
+    pid: int
+    number: int
+    owner: tuple[int, int] | None
+
+
 @dataclass
 class Walk:
-    """What was found. ``refused`` are the processes whose links, ``closed`` those whose descriptors may not be read."""
+    """What was found. ``said`` has those without parents that could be asked, by the texts of their links; ``refused`` are the
+    processes whose links, ``closed`` those whose descriptors may not be read.
+    """
 
     own: RawLinks
     commands: bool
@@ -95,6 +114,7 @@ class Walk:
     mounts: dict[str, Table] = field(default_factory=dict)
     sockets: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # a process that has each, and as which descriptor
     claims: list[tuple[int, int, str]] = field(default_factory=list)  # PID, descriptor, and what is said there: "lab ring"
+    said: dict[str, Said] = field(default_factory=dict)
     refused: int = 0
     closed: int = 0
     vanished: int = 0
@@ -123,15 +143,17 @@ class Walk:
         """As values that marshal knows, for ``add``."""
         rows = ([tuple(each) for each in self.processes], [tuple(each) for each in self.references])
         mounts = {link: tuple(table) for link, table in self.mounts.items()}
-        return (*rows, mounts, self.sockets, self.claims, self.refused, self.closed, self.vanished)
+        said = {link: tuple(each) for link, each in self.said.items()}
+        return (*rows, mounts, said, self.sockets, self.claims, self.refused, self.closed, self.vanished)
 
     def add(self, other: tuple[Any, ...]) -> None:
         """What another process has found in its pieces of the same walk."""
-        processes, references, mounts, sockets, claims, refused, closed, vanished = other
+        processes, references, mounts, said, sockets, claims, refused, closed, vanished = other
         self.processes += map(Raw._make, processes)
         self.references += map(Reference._make, references)
         for link, table in mounts.items():
             self.mounts[link] = min(self.mounts.get(link, Table._make(table)), Table._make(table))
+        self.said = {link: Said._make(each) for link, each in said.items()} | self.said
         self.sockets = {**sockets, **self.sockets}
         self.claims += claims
         self.refused, self.closed, self.vanished = self.refused + refused, self.closed + closed, self.vanished + vanished
@@ -156,6 +178,11 @@ class Pieces(NamedTuple):
         size = -(-len(self.names) // _PIECES)
         while number := os.read(self.queue, 1):
             yield from self.names[number[0] * size : (number[0] + 1) * size]
+
+
+def count(root: str = "/proc") -> int:
+    """About how many processes the machine has: /proc has a link for each."""
+    return os.stat(root).st_nlink
 
 
 def names(root: str = "/proc") -> tuple[str, ...]:
@@ -214,7 +241,9 @@ def _look(top: int, name: str, root: str, found: Walk) -> None:
             pids, cgroup = _elsewhere(folder, pid, links, found)
         told = away or (not kernel and (found.commands or b"(nslab-" in text[:24]))
         command, exe, deleted = (_words(_read(b"cmdline", folder)), *_program(folder)) if told else ((), "", False)
-        texts = found.texts.get(links) or found.told(links)
+        if not (texts := found.texts.get(links)):
+            texts = found.told(links)
+            _ask(folder, pid, texts, found)
         found.processes.append(
             Raw(
                 pid, int(fields[1]), _plain(text[text.index(b"(") + 1 : end]), state, start, os.fstat(folder).st_uid, threads,
@@ -252,12 +281,43 @@ def _elsewhere(folder: int, pid: int, links: RawLinks, found: Walk) -> tuple[tup
 
 def _links(folder: int) -> RawLinks:
     """The links of all kinds; the first that is refused stands for all, since the kernel asks the same each time."""
+    space = open_at(b"ns", _FOLDER, dir_fd=folder)
     try:
-        return tuple([readlink(path, dir_fd=folder) for path in _PATHS])
+        return tuple([readlink(name, dir_fd=space) for name in _NAMES])
     except FileNotFoundError:  # a zombie has left most of them; an older kernel lacks some
-        return tuple([_link_or_none(path, folder) for path in _PATHS])
+        return tuple([_link_or_none(name, space) for name in _NAMES])
     except PermissionError:
         return REFUSED
+    finally:
+        close(space)
+
+
+def _ask(folder: int, pid: int, texts: tuple[str | None, ...], found: Walk) -> None:
+    """Ask those of its namespaces that are new; ioctl_ns(2)."""
+    for kind, link in zip(KINDS.values(), texts, strict=True):
+        if link and link not in found.said and not kind.hierarchical:
+            with contextlib.suppress(OSError):
+                opened = open_at(f"ns/{kind.name}", _FILE | os.O_NONBLOCK, dir_fd=folder)
+                try:
+                    if os.fstat(opened).st_ino == inode(link):
+                        found.said[link] = Said(pid, _number(opened), _owner(opened))
+                finally:
+                    close(opened)
+
+
+def _number(namespace: int) -> int:
+    with contextlib.suppress(OSError):
+        return int.from_bytes(ioctl(namespace, _NS_GET_ID, _NUMBER), sys.byteorder)
+    return 0
+
+
+def _owner(namespace: int) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        owner = ioctl(namespace, _NS_GET_USERNS)
+        info = os.fstat(owner)
+        close(owner)
+        return info.st_dev, info.st_ino
+    return None
 
 
 def _link_or_none(path: bytes, folder: int) -> bytes | None:
@@ -271,12 +331,12 @@ def _descriptors(folder: int, pid: int, root: str, found: Walk) -> None:
     """Those that are namespaces. The size of the folder is their number (Linux 6.2); as long as there is no gap they are
     asked for one by one, without listing them.
     """
-    number = 0
+    number, there = 0, open_at(b"fd", _FOLDER, dir_fd=folder)
     try:
-        count = os.stat(b"fd", dir_fd=folder).st_size
+        count = os.fstat(there).st_size
         try:
-            for path in _DESCRIPTORS[:count]:
-                if (link := readlink(path, dir_fd=folder)).startswith(_PREFIXES):
+            for name in _DESCRIPTORS[:count]:
+                if (link := readlink(name, dir_fd=there)).startswith(_PREFIXES):
                     _descriptor(link, pid, number, root, found)
                 number += 1
         except FileNotFoundError:
@@ -285,10 +345,12 @@ def _descriptors(folder: int, pid: int, root: str, found: Walk) -> None:
             for entry in os.listdir(f"{root}/{pid}/fd"):
                 if int(entry) >= number:
                     with contextlib.suppress(FileNotFoundError):
-                        if (link := readlink(b"fd/%b" % entry.encode(), dir_fd=folder)).startswith(_PREFIXES):
+                        if (link := readlink(entry.encode(), dir_fd=there)).startswith(_PREFIXES):
                             _descriptor(link, pid, int(entry), root, found)
     except PermissionError:
         found.closed += 1
+    finally:
+        close(there)
 
 
 def _descriptor(link: bytes, pid: int, number: int, root: str, found: Walk) -> None:
