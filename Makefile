@@ -20,7 +20,7 @@ LAB += $(if $(and $(filter yes,$(OPEN)),$(DISPLAY)$(WAYLAND_DISPLAY)),,--no-brow
 LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test book bench battery compare crash binder-test where lint clean
+.PHONY: help lab test book bench battery compare crash binder-test record where lint clean
 
 help: ## what there is (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,10 @@ binder-test: ## builds the image of binder/ and runs the course in it, where not
 where: ## docs/where-it-runs.md anew: each unit as root, as an ordinary user and in a kernel of its own; ARGS="--as own"
 	@.ci/venv $(VENV) test
 	@$(PY) -m tests.where $(ARGS)
+
+record: ## as root: what the cells of the course print, for readers who may run nothing; ARGS="02-pid 05"
+	@.ci/venv $(VENV) test
+	@$(PY) -m tests.notebooks.record_course $(ARGS)
 
 lint: ## ruff and mypy
 	@.ci/venv $(VENV) test

@@ -17,11 +17,13 @@ The rooms, from the lowest up; a module imports only from rooms above its own in
     labs                  labs that a process of their own holds
     widgets               what answers a click
     lessons machines      predictions; what this machine allows
+    recordings            what the course shows where nothing is allowed
     magics cli            %ns and %%ns; the command line
 
 Names are loaded when they are first used: ``import nslab`` starts nothing and imports next to nothing.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -89,3 +91,16 @@ def load_ipython_extension(shell: Any) -> None:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _arm_notebook() -> None:
+    """In a notebook, see to it that the course can be read also where nothing is allowed."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if hasattr(shell, "kernel"):
+        from nslab.recordings import arm
+
+        arm(shell)
+
+
+_arm_notebook()

@@ -35,6 +35,7 @@ ROWS = (
     ("labs",),
     ("widgets",),
     ("lessons", "machines"),
+    ("recordings",),
     ("magics", "cli"),
 )
 ROW = {room: number for number, row in enumerate(ROWS) for room in row}

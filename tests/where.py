@@ -1,9 +1,10 @@
 """docs/where-it-runs.md: which unit of the course runs in which kernel, made by running them all.
 
-    python -m tests.where [--as root|ordinary|own]...
+    python -m tests.where [--as root|ordinary|own|nothing]...
 
 Root's kernel is this Python on this machine; an ordinary user is nobody, in a copy of the checkout; the own kernel is nobody's
-as well. What came of each is kept in build/where, and the page is written of what is there: one column can be made anew.
+as well; where nothing is allowed, a seccomp filter binds nobody, who has no linux.uml. What came of each is kept in
+build/where, and the page is written of what is there: one column can be made anew.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from pathlib import Path
 
 from nslab.lessons.course import Course
 from tests.elsewhere import Elsewhere
+from tests.notebooks.confined import path_without
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "where"
 PAGE = ROOT / "docs" / "where-it-runs.md"
-COLUMNS = {"root": "root", "ordinary": "ordinary user", "own": "own kernel"}
+COLUMNS = {"root": "root", "ordinary": "ordinary user", "own": "own kernel", "nothing": "nothing allowed"}
 KERNEL = "nslab-own-kernel"
 
 HEAD = """# Where the course runs
 
 Each unit, run from top to bottom in a fresh kernel: as root, as an ordinary user who may make user namespaces, and in a Linux
-of its own ("nslab (own kernel)"), started by an ordinary user. Seconds are from the start of the kernel to the last cell, on a
-machine with {processors} processors that had other things to do: compare columns, not machines. `make where` made this page.
+of its own ("nslab (own kernel)"), started by an ordinary user. The last column is for machines where neither root nor user
+namespaces nor a kernel of one's own can be had: there each cell shows what it printed when it was recorded, marked, and is not
+run. Seconds are from the start of the kernel to the last cell, on a machine with {processors} processors that had other things
+to do: compare columns, not machines. `make where` made this page.
 
 """
 
@@ -61,6 +65,8 @@ class Runner:
         self.elsewhere = Elsewhere(ROOT) if who != "root" else None
         if self.elsewhere and who == "own":
             self._run(["vm", "install", "--prefix", f"{self.elsewhere.folder}/home"])
+        elif self.elsewhere and who == "nothing":
+            self.path = path_without(self.elsewhere.folder / "path")
 
     def __enter__(self) -> Runner:
         return self
@@ -82,6 +88,10 @@ class Runner:
             return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
         command, env = self.elsewhere.command(Path(sys.executable), arguments)
         env = {**env, "JUPYTER_PATH": f"{self.elsewhere.folder}/home/share/jupyter"}
+        if self.who == "nothing":
+            python = command.index("-m") - 1
+            command = [*command[:python], command[python], "-m", "tests.notebooks.confined", *command[python:]]
+            env = {**env, "PATH": f"{Path(command[python]).parent}:{self.path}"}
         return subprocess.run(command, cwd=self.elsewhere.copy, env=env, capture_output=True, text=True)
 
 
@@ -106,6 +116,8 @@ def page(course: Course) -> str:
 def cell(outcome: dict) -> str:
     if outcome["impossible"]:
         return f"not possible: {outcome['impossible']}"
+    if outcome["recorded"] and outcome["ok"]:
+        return f"shown from recordings, {outcome['seconds']:.0f} s"
     return f"{'passed' if outcome['ok'] else 'failed'}, {outcome['seconds']:.0f} s"
 
 

@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Run units from top to bottom, each in a kernel of its own: a table of units, seconds and facts.
 
-    Status 1 when one fails; the cell in which it failed is shown.
+    Status 1 when one fails; the cell in which it failed is shown. Where nothing is allowed, cells show what was recorded.
     """
     with _runner(kernel) as execute:
         outcomes = [execute(unit) for unit in Course.find(folder).choose(units or ())]
@@ -120,11 +120,14 @@ def _show(outcomes: Sequence[Outcome]) -> None:
         table.add_column(header, justify="right")
     table.add_column()
     for outcome in outcomes:
-        unit, mark = outcome.unit, "[red]failed[/]" if outcome.failure else escape(outcome.impossible) or "[green]ok[/]"
+        unit, recorded = outcome.unit, f"[yellow]{outcome.recorded} cells shown from recordings[/]" if outcome.recorded else ""
+        mark = "[red]failed[/]" if outcome.failure else escape(outcome.impossible) or recorded or "[green]ok[/]"
         table.add_row(unit.name, escape(unit.title), f"{outcome.seconds:.1f}", str(len(unit.facts) or ""), mark)
     facts = {fact for outcome in outcomes for fact in outcome.unit.facts}
     table.add_row("", "", f"{sum(outcome.seconds for outcome in outcomes):.1f}", str(len(facts)), "")
     Console().print(table)
+    if any(outcome.recorded for outcome in outcomes):
+        print("\nThis machine allows no namespaces: such cells were not run. nslab doctor says what to do about it.")
     for outcome in outcomes:
         if failure := outcome.failure:
             code = Syntax(failure.source, "python", theme="ansi_light", background_color="default")

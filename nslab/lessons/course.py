@@ -19,6 +19,7 @@ from nslab.errors import SpecError, Unavailable
 
 FIRST = "00-start.ipynb"
 LEVELS = ("core", "advanced")
+RECORDED = "recorded"  # in the metadata of an output, below "nslab": the Linux that it was recorded on, and not this one
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from nslab.errors import Unavailable
-from nslab.lessons.course import Unit
+from nslab.lessons.course import RECORDED, Unit
 
 TIMEOUT = 300  # seconds for one cell
 STARTUP = 180  # seconds for the first answer of a kernel: one of the kernels boots a Linux
@@ -52,7 +52,7 @@ class Outcome:
     """How a unit went; ``notebook`` is what it looks like now, as nbformat has it.
 
     ``ready`` is how many of the seconds went by before the first cell, ``linux`` the release that it ran on. ``impossible``
-    says why it was not run, where it was not.
+    says why it was not run, where it was not. ``recorded`` is how many cells showed a recording instead of running.
     """
 
     unit: Unit
@@ -62,13 +62,14 @@ class Outcome:
     ready: float = 0.0
     linux: str = ""
     impossible: str = ""
+    recorded: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         failure = self.failure and {name: getattr(self.failure, name) for name in Failure.__slots__}
         return {
             "unit": self.unit.name, "title": self.unit.title, "seconds": round(self.seconds, 1), "facts": self.unit.facts,
             "ok": not failure, "failure": failure, "impossible": self.impossible, "ready": round(self.ready, 1),
-            "linux": self.linux,
+            "linux": self.linux, "recorded": self.recorded,
         }  # fmt: skip
 
 
@@ -108,7 +109,13 @@ def execute(unit: Unit, *, kernel: str = "", progress: Callable[[int, int], obje
                 manager.shutdown_kernel(now=True)
             manager.cleanup_resources()
     why = f"Linux {about['linux']} was built without {' and '.join(lacks)} namespaces" if lacks else ""
-    return Outcome(unit, time.monotonic() - start, failure, notebook, ready, about["linux"], why)
+    recorded = sum(any(map(is_recorded, cell.get("outputs", ()))) for cell in notebook.cells)
+    return Outcome(unit, time.monotonic() - start, failure, notebook, ready, about["linux"], why, recorded)
+
+
+def is_recorded(output: Any) -> bool:
+    """Whether an output was not made by its cell, but shown from a recording, as is done where nothing is allowed."""
+    return RECORDED in output.get("metadata", {}).get("nslab", {})
 
 
 def _this_python() -> KernelSpec:

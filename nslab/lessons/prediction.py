@@ -41,12 +41,13 @@ def predict(
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was predicted and what is. ``right`` is None when nothing was predicted."""
+    """What was predicted and what is. ``right`` is None when nothing was predicted, ``within`` how near counts as that."""
 
     question: str
     predicted: str
     actual: str
     right: bool | None
+    within: float = 0
 
     def __str__(self) -> str:
         if self.right is None:
@@ -91,7 +92,7 @@ class Prediction:
         if self.answer is not None:
             right = self._same(self.answer, found, within)
         said = "" if self.answer is None else self._shown(self.answer)
-        self.comparison = Comparison(self.question, said, self._shown(found), right)
+        self.comparison = Comparison(self.question, said, self._shown(found), right, within)
         if self._widget:
             self._widget.close()
         return self.comparison
