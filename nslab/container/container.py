@@ -26,7 +26,9 @@ from nslab.model import KINDS, Membership
 from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
-from nslab.namespaces.running import Result, Running, Sink
+from nslab.namespaces.result import Result
+from nslab.namespaces.running import Running
+from nslab.namespaces.streams import Collector, Sink
 from nslab.namespaces.view import Viewed, machine_ids
 from nslab.ops import Execute, InCgroup, Op, Plan, WriteFile, spec
 from nslab.ops.base import SHELL
@@ -178,7 +180,7 @@ class Container(Viewed):
 
     def _call(
         self, function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *,
-        collector: running.Collector | None = None, deadline: float | None = None, carry: copying.Carry | None = None,
+        collector: Collector | None = None, deadline: float | None = None, carry: copying.Carry | None = None,
     ) -> Any:  # fmt: skip
         return call_inside(
             self._enter,
@@ -229,7 +231,7 @@ class Container(Viewed):
         """
         running.check_timeout(timeout)
         function, args, words = waiting.chosen(condition, path, port, partial(self._work, cwd=None, env=None, user=None))
-        heard = running.Collector(2000, None)
+        heard = Collector(2000, None)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             with record(self.trace):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nslab.errors import NslabError, SpecError
-from nslab.namespaces.running import Streams
+from nslab.namespaces.streams import Streams
 from nslab.ops import archive, spec
 from nslab.ops.places import opened
 

@@ -11,7 +11,8 @@ from nslab.container.mounts import MountRequest
 from nslab.container.plans import Request
 from nslab.namespaces import privilege, running
 from nslab.namespaces.privilege import MapRequest
-from nslab.namespaces.running import Result, Sink
+from nslab.namespaces.result import Result
+from nslab.namespaces.streams import Sink
 from nslab.ops import Plan, spec
 from nslab.spawner import Child, ensure
 from nslab.trace import emit_script

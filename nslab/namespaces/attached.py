@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nslab.errors import CommandTimeout
-from nslab.namespaces.running import LONGEST, Result, Streams
+from nslab.namespaces.result import Result
+from nslab.namespaces.streams import LONGEST, Streams
 from nslab.spawner import Child, Descriptor
 
 PASSED_ON = (

@@ -11,7 +11,9 @@ from typing import Any
 from nslab import procfs
 from nslab.errors import CommandTimeout
 from nslab.namespaces import joining, privilege, running
-from nslab.namespaces.running import Result, Running, Sink, Streams
+from nslab.namespaces.result import Result
+from nslab.namespaces.running import Running
+from nslab.namespaces.streams import Collector, Sink, Streams, pump, to_notebook
 from nslab.ops import Adopt, Execute, Op, Plan, spec
 from nslab.spawner import Call, Child, channel, ensure, functions
 from nslab.trace import emit_script
@@ -82,7 +84,7 @@ def _is_foreign(targets: joining.Targets) -> bool:
 
 def call_inside(
     enter: Callable[[Call, Mapping[str, Any]], Child], function: Callable[..., Any], args: tuple[Any, ...],
-    kwargs: Mapping[str, Any], owner: int | None, *, collector: running.Collector | None = None, deadline: float | None = None,
+    kwargs: Mapping[str, Any], owner: int | None, *, collector: Collector | None = None, deadline: float | None = None,
     carry: Callable[[Streams], None] | None = None, foreign: bool = False,
 ) -> Any:  # fmt: skip
     """Call a function in the process that ``enter`` starts, and return its value; what it prints is printed here.
@@ -105,8 +107,8 @@ def call_inside(
             streams.handed_over()
             if carry:
                 carry(streams)
-            collector = collector or running.Collector(running.MAX_OUTPUT, running.to_notebook)
-            if not running._pump(child, streams, collector, None, deadline, False):
+            collector = collector or Collector(running.MAX_OUTPUT, to_notebook)
+            if not pump(child, streams, collector, None, deadline, False):
                 raise CommandTimeout("it was still running at the end of its time, and was ended")
         except BaseException:
             child.end()

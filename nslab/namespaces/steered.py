@@ -20,7 +20,8 @@ from nslab.model import KINDS, Membership, flags_of
 from nslab.namespaces import joining, running
 from nslab.namespaces.handle import Namespace
 from nslab.namespaces.orders import Order, Script
-from nslab.namespaces.running import Result, Sink
+from nslab.namespaces.result import Result
+from nslab.namespaces.streams import Sink
 from nslab.namespaces.view import Viewed, machine_ids
 from nslab.ops import (
     Chdir,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from nslab.errors import SpecError
 from nslab.namespaces import joining, running
 from nslab.namespaces.entering import Enterable
-from nslab.namespaces.running import Result, Running, Sink
+from nslab.namespaces.result import Result
+from nslab.namespaces.running import Running
+from nslab.namespaces.streams import Sink
 from nslab.ops import Op, spec
 from nslab.topology import looking
 
