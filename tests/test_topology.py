@@ -10,7 +10,7 @@ import networkx
 import pytest
 
 from nslab import SpecError
-from nslab.model import Layout
+from nslab.model.layout import Layout
 from nslab.topology import Topology
 
 pytestmark = pytest.mark.unit

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from html import escape
 from typing import Any, overload
 
 from nslab import procfs
+from nslab.model import tables
 from nslab.model.words import readable
 from nslab.spawner import Child
 
@@ -52,15 +52,16 @@ class Members(Sequence[Member]):
         return self._members[index]
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
+        yield "PID", "inside", "user", "state", "command"
         for each in self._members:
             inside = "-" if each.pid_inside is None else str(each.pid_inside)
             yield str(each.pid), inside, str(each.user), each.state, str(each)
 
     def __repr__(self) -> str:
-        return _table([("PID", "inside", "user", "state", "command"), *self._rows()])
+        return tables.text(list(self._rows()))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": _html([("PID", "inside", "user", "state", "command"), *self._rows()])}
+        return tables.table(list(self._rows()))
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ class Stats:
             yield name, f"{value:g}" if value < 1e6 else f"{value:.0f}"
 
     def __repr__(self) -> str:
-        return _table(list(self._rows()))
+        return tables.text(list(self._rows()))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": _html(list(self._rows()))}
+        return {"text/plain": repr(self), "text/html": tables.html(list(self._rows()), head=False)}
 
 
 def pids(init: Child, entered: Sequence[Child]) -> list[int]:
@@ -161,13 +162,3 @@ def _amount(name: str, value: float) -> str:
     if name in ("rss", "pss", "read_bytes", "write_bytes"):
         return f"{value / 1024:,.0f} kB"
     return str(value)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def _html(rows: Sequence[tuple[str, ...]]) -> str:
-    lines = ("".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in rows)
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

@@ -8,11 +8,12 @@ from typing import Any, Protocol, overload
 
 from nslab import procfs
 from nslab.errors import SyscallError
-from nslab.model import IpcObject
+from nslab.model import IpcObject, tables
 from nslab.ops import Context, Unshare
 from nslab.ops.visits import queues
 
 _SORTS = {"shm": "shared memory", "sem": "semaphores", "msg": "message queue", "mq": "POSIX message queue"}
+_NOTHING = "(nothing in this IPC namespace)"
 
 
 class Inside(Protocol):
@@ -46,20 +47,14 @@ class Objects(Sequence[IpcObject]):
             yield _SORTS[each.sort], called, number, f"uid {each.uid}", f"{each.mode:03o}", _holds(each)
 
     def __str__(self) -> str:
-        rows = list(self._rows())
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        said = [self.unseen] if self.unseen else []
-        return "\n".join((lines if self._objects else ["(nothing in this IPC namespace)"]) + said)
+        shown = tables.text(list(self._rows())) if self._objects else _NOTHING
+        return "\n".join([shown, *[self.unseen] * bool(self.unseen)])
 
     def __repr__(self) -> str:
         return f"<Objects: {len(self)} in this IPC namespace>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        head, *rows = self._rows()
-        cells = "".join(f"<th style=text-align:left>{cell}</th>" for cell in head)
-        body = "".join(f"<tr>{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        table = f"<table><tr>{cells}</tr>{body}</table>" if rows else "<div>(nothing in this IPC namespace)</div>"
+        table = tables.html(list(self._rows())) if self._objects else f"<div>{_NOTHING}</div>"
         return {"text/plain": str(self), "text/html": table + (f"<div>{escape(self.unseen)}</div>" if self.unseen else "")}
 
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 
-from nslab.model import IdMap, InterfaceState, IpcObject, Mount, NamespaceId, Route
+from nslab.model import IdMap, InterfaceState, IpcObject, Mount, NamespaceId, Route, tables
 from nslab.model.plain import from_json, must_be_kinds, to_plain
 from nslab.model.words import readable
 
@@ -258,22 +259,15 @@ class Snapshot:
 
     def __str__(self) -> str:
         rows = [tuple(cell if len(cell) <= _WIDEST else cell[: _WIDEST - 1] + "…" for cell in row) for row in self.rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *(f"not seen: {each}" for each in self.unseen)])
+        return "\n".join([tables.text(rows), *(f"not seen: {each}" for each in self.unseen)])
 
     def __repr__(self) -> str:
         more = f", {len(self.unseen)} things not seen" if self.unseen else ""
         return f"<Snapshot of {self.scope}: {len(self.namespaces)} namespaces, {len(self.processes)} processes{more}>"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        from html import escape
-
-        head, *rows = self.rows()
-        cells = "".join(f"<th style=text-align:left>{cell}</th>" for cell in head)
-        body = "".join(f"<tr>{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         said = "".join(f"<div>not seen: {escape(readable(str(each)))}</div>" for each in self.unseen)
-        return {"text/plain": str(self), "text/html": f"<table><tr>{cells}</tr>{body}</table>{said}"}
+        return {"text/plain": str(self), "text/html": tables.html(self.rows()) + said}
 
 
 _WIDEST = 60

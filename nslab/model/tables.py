@@ -11,16 +11,26 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def html(rows: Sequence[Sequence[str]], *, head: bool = True) -> str:
+    """Rows as a table for a page, the first of them its ``head``."""
+    left = 'style="text-align:left"'
+    lines = []
+    for number, row in enumerate(rows):
+        cell = f'th scope="col" {left}' if head and not number else f"td {left}"
+        lines.append("".join(f"<{cell}>{escape(each)}</{cell[:2]}>" for each in row))
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
 def table(rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
     """Rows, of which the first is the head, as text and HTML, with a note below."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    left = 'style="text-align:left"'
-    head = "".join(f"<th {left}>{escape(cell)}</th>" for cell in rows[0])
-    cells = ["".join(f"<td {left}>{escape(cell)}</td>" for cell in row) for row in rows[1:]]
-    html = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
     below = f"<div>{escape(note)}</div>" if note else ""
-    return {"text/plain": "\n".join([*lines, *[note] * bool(note)]), "text/html": html + below}
+    return {"text/plain": "\n".join([text(rows), *[note] * bool(note)]), "text/html": html(rows) + below}
 
 
 class Table(list[T]):
@@ -39,7 +49,7 @@ class Table(list[T]):
         return json.dumps([asdict(value) for value in self])  # type: ignore[call-overload]
 
     def __str__(self) -> str:
-        return table(self.rows())["text/plain"]
+        return text(self.rows())
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return table(self.rows())

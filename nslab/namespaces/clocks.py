@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from nslab.model import tables
 from nslab.model.words import shift
 
 NOTES = {
@@ -61,19 +61,13 @@ class Clocks(Mapping[str, Clock]):
             yield clock.name, show(clock.inside), show(clock.outside), offset, NOTES[clock.name]
 
     def __str__(self) -> str:
-        rows = list(self._rows())
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = ["  ".join((*(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)), row[4])) for row in rows]
-        return "\n".join(line.rstrip() for line in lines)
+        return tables.text(list(self._rows()))
 
     def __repr__(self) -> str:
         return f"<Clocks: {', '.join(f'{clock.name} {shift(clock.offset)}' for clock in self.values())}>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        head, *rows = self._rows()
-        cells = "".join(f"<th style=text-align:left>{cell}</th>" for cell in head)
-        body = "".join(f"<tr>{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        return {"text/plain": str(self), "text/html": f"<table><tr>{cells}</tr>{body}</table>"}
+        return tables.table(list(self._rows()))
 
 
 def read_clocks() -> dict[str, float]:

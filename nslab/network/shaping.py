@@ -18,7 +18,7 @@ from typing import Any
 
 from nslab import netlink
 from nslab.errors import SpecError
-from nslab.model import RATES, TIMES, in_units
+from nslab.model.layout import RATES, TIMES, in_units
 from nslab.netlink import CREATE, EXCL, Request, attribute
 
 METHODS = ("tbf", "htb")

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import graphviz
 
-from nslab.model import KINDS, Endpoint, Layout, LinkLayout
+from nslab.model import KINDS
+from nslab.model.layout import Endpoint, Layout, LinkLayout
 from nslab.render import style
 from nslab.render.layout_folding import Folded, depths, fold_layout
 from nslab.render.picture import Picture, text_table

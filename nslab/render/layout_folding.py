@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nslab.model import Layout, LinkLayout
+from nslab.model.layout import Layout, LinkLayout
 
 KEPT = 2  # of those that are alike; in a row, at either end
 LEAST = 2  # one more is drawn rather than counted

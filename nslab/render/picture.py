@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from nslab.errors import SpecError, Unavailable
+from nslab.model.tables import text
 from nslab.model.words import readable
 from nslab.render import engine
 from nslab.render.style import FONT, PRINTED
@@ -82,9 +83,7 @@ class Picture:
 
 def text_table(rows: Rows) -> str:
     """Rows as aligned columns; what is not printable in them is escaped."""
-    cells = [[readable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return text([[readable(cell) for cell in row] for row in rows])
 
 
 def html_table(rows: Rows) -> str:

@@ -16,7 +16,8 @@ from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 from nslab import network
-from nslab.model import Endpoint, Layout, LinkLayout, StaticRoute
+from nslab.model import tables
+from nslab.model.layout import Endpoint, Layout, LinkLayout, StaticRoute
 from nslab.namespaces import claims
 from nslab.netlink import Request
 from nslab.network import batching, messages
@@ -57,8 +58,7 @@ class Changes:
         return "\n".join([*(f"{verb:8} {sort:5} {what}" for verb, sort, what in self.done), self.summary()])
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        cells = ("".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in each) for each in self.done)
-        table = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        table = tables.html(self.done, head=False)
         return {"text/plain": str(self), "text/html": f"{table}<div>{escape(self.summary())}</div>"}
 
 

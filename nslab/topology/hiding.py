@@ -10,7 +10,7 @@ from nslab.errors import Unavailable
 from nslab.topology.resolving import WAY_OUT
 
 if TYPE_CHECKING:
-    from nslab.model import Layout
+    from nslab.model.layout import Layout
     from nslab.network import Network
 
 TABLE = {"family": "inet", "name": "nslab"}

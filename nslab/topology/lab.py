@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from nslab import network
 from nslab.container import mounts
 from nslab.errors import DeadNamespace, NslabError, SpawnerError, SpecError, Unavailable
-from nslab.model import Endpoint, Layout, LinkLayout, NamespaceId
+from nslab.model import NamespaceId
+from nslab.model.layout import Endpoint, Layout, LinkLayout
 from nslab.namespaces import Namespace, claims, privilege
 from nslab.namespaces.running import Running
 from nslab.network import Interface, Network, probing

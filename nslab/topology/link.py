@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nslab.errors import SpecError
-from nslab.model import LinkLayout, limits
+from nslab.model.layout import LinkLayout, limits
 from nslab.topology import editing, values
 
 if TYPE_CHECKING:

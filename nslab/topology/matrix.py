@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 
+from nslab.model import tables
+
 SHOWN = 20  # nodes; of more than that only what failed is listed
 BAD, WIRE = "#D55E00", "0,114,178"  # as in pictures: what failed, and the colour of networks
 _NUMBERS = 'style="text-align:right;font-variant-numeric:tabular-nums'
@@ -62,7 +64,7 @@ class Matrix:
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         parts = [_grid(self)] if len(self.names) > SHOWN else []
         if rows := self.rows():
-            parts.append(_table(self, rows) if len(self.names) <= SHOWN else _listed(rows))
+            parts.append(_table(self, rows) if len(self.names) <= SHOWN else f"<div>No answer came:</div>{tables.html(rows)}")
         return {"text/plain": str(self), "text/html": f"{''.join(parts)}<div>{escape(self.summary())}</div>"}
 
 
@@ -86,12 +88,6 @@ def _look(matrix: Matrix, one: str, two: str) -> str:
         return f"box-shadow:inset 0 0 0 2px {BAD};font-weight:bold"
     share = min(1.0, max(0.0, math.log10(max(time, 0.001) / 0.1) / 3))  # from 0.1 ms on, up to 100 ms
     return f"background:rgba({WIRE},{0.08 + 0.4 * share:.2f})"
-
-
-def _listed(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in rows[1:]]
-    head = "".join(f'<th scope="col" style="text-align:left">{escape(cell)}</th>' for cell in rows[0])
-    return f"<div>No answer came:</div><table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _grid(matrix: Matrix) -> str:

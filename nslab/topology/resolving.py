@@ -16,7 +16,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip
 from typing import TYPE_CHECKING
 
 from nslab.errors import SpecError
-from nslab.model import Endpoint, Layout, LinkLayout, StaticRoute
+from nslab.model.layout import Endpoint, Layout, LinkLayout, StaticRoute
 from nslab.network.names import MAX_NAME
 from nslab.topology import routing, values
 from nslab.topology.values import Address, Subnet

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nslab.model import StaticRoute
+from nslab.model.layout import StaticRoute
 
 if TYPE_CHECKING:
     from nslab.topology.resolving import End, Segment

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from nslab.errors import DeadNamespace, NslabError, SpecError
-from nslab.model import Layout
+from nslab.model.layout import Layout
 from nslab.ops import spec
 from nslab.topology import contained, editing, files, resolving, shapes, values
 from nslab.topology.link import Link

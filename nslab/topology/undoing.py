@@ -13,7 +13,8 @@ from ipaddress import ip_interface, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
 from nslab.errors import NslabError
-from nslab.model import InterfaceState, LinkLayout, Route
+from nslab.model import InterfaceState, Route
+from nslab.model.layout import LinkLayout
 from nslab.namespaces import Namespace
 from nslab.netlink import Request
 from nslab.network import Interface, Network, batching, messages

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nslab.errors import SpecError
-from nslab.model import RATES, TIMES
+from nslab.model.layout import RATES, TIMES
 from nslab.network.names import check_name
 from nslab.ops import spec
 
