@@ -15,6 +15,8 @@ import pytest
 import nslab
 from nslab.model import KINDS, NamespaceId
 from nslab.model.snapshot import Snapshot
+from nslab.observe import belonging
+from nslab.procfs.walk import Raw
 from tests.helpers import ROOT, Row, eventually, link, lsns
 
 THREAD = """
@@ -272,3 +274,16 @@ def test_a_lab_of_another_process_is_known_by_its_name_as_long_as_it_is_up() -> 
         print(file=process.stdin, flush=True)
         assert process.stdout.readline() == "\n"
         assert "lab the ring" not in labels(second)
+
+
+def test_a_reader_who_is_elsewhere_does_not_give_the_namespaces_of_all_others_to_bubblewrap() -> None:
+    """The outer process of bwrap is where whoever started it is, be that the reader's place or not."""
+
+    def raw(pid: int, ppid: int, name: str) -> Raw:
+        return Raw(pid, ppid, name, "S", pid, 0, 1, False, (name,), "", False, (), (pid,), "")
+
+    everybody, mine, theirs = ({"net": NamespaceId(4, inode)} for inode in (1, 2, 3))
+    processes = {1: raw(1, 0, "init"), 10: raw(10, 1, "sh"), 11: raw(11, 10, "bwrap"), 12: raw(12, 11, "bwrap")}
+    for there in (everybody, {"net": NamespaceId(4, 9)}):
+        kinds = {1: everybody, 10: there, 11: there, 12: theirs}
+        assert belonging.labels(processes, kinds, mine, {}, ()) == {theirs["net"]: "bwrap 11"}

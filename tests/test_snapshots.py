@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,7 @@ from nslab.model.snapshot import (
     UserContent,
     UtsContent,
 )
+from nslab.observe import diff
 
 pytestmark = pytest.mark.unit
 
@@ -93,6 +95,12 @@ def replaced(text: str, *path: str | int, value: object) -> str:
 def test_a_snapshot_with_something_else_in_it_is_refused(path, value) -> None:
     with pytest.raises(ValueError, match=r"no snapshot|no kind"):
         Snapshot.from_json(replaced(example().to_json(), *path, value=value))
+
+
+def test_processes_of_a_difference_are_in_order() -> None:
+    one = replace(example(), processes=tuple(replace(example().processes[0], pid=pid) for pid in range(1, 300, 2)))
+    two = replace(one, processes=tuple(replace(each, pid=each.pid + 1) for each in one.processes))
+    assert [change.subject for change in diff(one, two).of(sort="process")] == [str(pid) for pid in range(1, 301)]
 
 
 def test_what_is_no_difference_is_refused() -> None:

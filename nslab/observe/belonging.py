@@ -45,7 +45,7 @@ def labels(
     """Whose each namespace is. ``held`` are the PIDs of the processes that hold it by a descriptor; ``claimed`` is what some
     say of those that they hold: PID, descriptor, label."""
     found: dict[NamespaceId, str] = {}
-    common = set(machine.values())
+    common = {*machine.values(), *kinds.get(1, {}).values()}  # the reader may be elsewhere than all others
 
     def put(pid: int, label: str, but: Iterable[NamespaceId] = ()) -> None:
         passed = {*common, *but}
@@ -76,7 +76,7 @@ def labels(
             put(process.pid, f"bwrap {parent.pid}", kinds.get(parent.ppid, {}).values())
     for process in processes.values():
         if process.name == "bwrap":
-            put(process.pid, f"bwrap {process.pid}")
+            put(process.pid, f"bwrap {process.pid}", kinds.get(process.ppid, {}).values())
     return found
 
 

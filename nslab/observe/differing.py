@@ -181,7 +181,7 @@ def _processes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
         {(each.pid, each.start): each for each in one.processes if each.name not in _PASSING} for one in (before, after)
     )
     helpers = {key for key, each in new.items() if each.name in _HELPERS}
-    for key in {**old, **new}.keys() - helpers:
+    for key in sorted({**old, **new}.keys() - helpers):
         one, two = old.get(key), new.get(key)
         if one and two:
             yield from _moved(one, two)
