@@ -41,8 +41,8 @@ def running(*command: str, code: str = SLEEP, **options) -> Iterator[subprocess.
 def test_e04_processes_that_vanish_during_the_walk() -> None:
     """A shell makes and ends processes as fast as it can while snapshots are taken."""
     with running("sh", "-c", "while :; do /bin/true & /bin/true; wait; done", stderr=subprocess.DEVNULL) as churn:
-        for _ in range(10):
-            snapshot = nslab.discover(contents=False)
+        for number in range(10):
+            snapshot = nslab.discover(contents=number % 2 == 0)
             assert {os.getpid(), churn.pid} <= set(snapshot.by_pid)
             assert all(snapshot.by_id[each] for process in snapshot.processes for each in process.kinds.values())
 
@@ -73,8 +73,13 @@ def test_e07_e08_any_name(name: str) -> None:
     with running(code=code) as process:
         found = seen(process.pid)
         assert (found.name, found.ppid, found.state) == (name, os.getpid(), "S")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie has nothing else to be called by
         snapshot = nslab.discover(process.pid, contents=False)
-        assert all(name not in text or "\n" not in name for text in snapshot._repr_mimebundle_().values())
+        picture = nslab.draw(snapshot, view="processes")
+        for text in (picture.text, picture.svg, *picture._repr_mimebundle_().values(), *snapshot._repr_mimebundle_().values()):
+            assert "a\nb" not in text
+        assert f"{process.pid} [{name}]".replace("\n", r"\n") in picture.text
 
 
 def test_e09_command_lines_that_are_not_utf_8() -> None:
