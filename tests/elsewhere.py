@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 NOBODY = 65534
@@ -45,6 +46,11 @@ class Elsewhere:
 
     def close(self) -> None:
         shutil.rmtree(self.folder)
+
+    def prepare(self, pythons: Iterable[Path]) -> None:
+        """Copy what these need: before lanes are forked that would each do so."""
+        for python in pythons:
+            self._environment(python)
 
     def command(self, python: Path, arguments: list[str], *, subids: bool = False) -> tuple[list[str], dict[str, str]]:
         """How to run ``python`` with arguments as nobody, in the copy: the command and its environment."""

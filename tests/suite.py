@@ -1,15 +1,17 @@
 """The whole suite by one command: `make test`, or python -m tests.suite [--quick] [--tier NAME] [-- PYTEST ARGUMENTS].
 
 A tier is one run of pytest: a user, a Python, and a part of the tests. Root runs them all, those of an ordinary user as
-nobody in a copy of the checkout. Before and after, the machine has to look the same; a tier leaves no process.
-The few that fail are tried once more, alone: a busy machine is no defect, and those that then pass are named in the table.
-It ends with a table of what ran, what was skipped and why, and a line of three counts.
+nobody in a copy of the checkout. Two run beside each other. Before and after, the machine has to look the same; a tier leaves
+no process. The few that fail are tried once more, alone: a busy machine is no defect, and those that then pass are named in
+the table. It ends with a table of what ran, what was skipped and why, and a line of three counts.
+
+Every test runs as each user that can run it. With two Pythons root has one and nobody has the other, so that what both can run
+runs on both. User and Python together matter to CROSSED: those run in all four ways.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import shutil
 import signal
@@ -17,20 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.elsewhere import Elsewhere
 from tests.fingerprint import changes, fingerprint
+from tests.lanes import run_in_lanes
+from tests.tier import ROOT, SECOND_LOOK, Tier, run, run_again, with_marker
 
-ROOT = Path(__file__).resolve().parent.parent
-MUST_WORK = os.environ.get("NSLAB_MUST_WORK", "") not in ("", "0")
-TIMEOUT = 900  # seconds for one tier
-SECOND_LOOK = 4  # failures of one tier that may be tried again; more than that is no accident
 PYTHONS = ("3.11", "3.13")  # that the suite runs on, where they are installed
 
 # What some tests need, by its Debian package: a program on the PATH or a file.
@@ -56,22 +54,24 @@ PACKAGES = {
 }
 
 CORE = "not notebook and not browser and not crash and not taken_out"
-UML = "uml"  # the tests that need a whole cgroup v2, on a kernel that has one
+ELSEWHERE = ("rootless", "subids")
 
-
-@dataclass
-class Tier:
-    name: str
-    user: str  # root, rootless (nobody), subids (nobody with subordinate ids), uml (root elsewhere), user (whoever we are)
-    select: str  # a marker expression of pytest
-    python: Path
-    may_be_empty: bool = False
-    patience: int = TIMEOUT
-    counts: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    again: list[str] = field(default_factory=list)  # tests that passed only then
-    seconds: float = 0.0
+# What goes by the rights of a user and by how a Python forks, ends and calls, both at once.
+CROSSED = {
+    "test_run.py": "commands: pipes, signals and status, through spawner and standby",
+    "test_process.py": "a process that is steered: made by the spawner of an ordinary user in another way",
+    "test_container.py": "init and supervisors are forks of Python, which write id maps by other rules",
+    "test_standby.py": "a child that is forked ahead, and works in the memory of its spawner",
+    "test_dying.py": "who ends when one is killed: signals between users and to children of a borrowed user namespace",
+    "test_interrupts.py": "KeyboardInterrupt anywhere, and what is then undone",
+    "test_joining.py": "entering: a user namespace first, or not",
+    "test_nesting.py": "a Python of nslab below another",
+    "test_idmaps.py": "maps that only one of them may write",
+    "test_subordinate.py": "maps by newuidmap",
+    "test_cases_a.py": "faults of spawners, init and commands",
+    "test_cases_c.py": "functions that run inside: pickled by this Python, called with those rights",
+    "test_messages.py": "what an exception says as whom",
+}
 
 
 def main() -> int:
@@ -80,25 +80,54 @@ def main() -> int:
     os.chdir(ROOT)
     # What a shell starts in the background ignores them, and so would all that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of some thousand interpreters compiles all that it imports
     dependencies(args.deps)
-    become_subreaper()
     not_run: list[str] = []
     all_tiers = list(tiers(args, not_run))
     chosen = [tier for tier in all_tiers if not args.tier or any(fnmatch(tier.name, wanted) for wanted in args.tier)]
     if not chosen:
         sys.exit(f"no such tier; there are: {' '.join(tier.name for tier in all_tiers)}")
-    before = fingerprint()
-    elsewhere = Elsewhere(ROOT) if any(tier.user in ("rootless", "subids") for tier in chosen) else None
+    before, start = fingerprint(), time.monotonic()
+    elsewhere = Elsewhere(ROOT) if any(tier.user in ELSEWHERE for tier in chosen) else None
     try:
-        for tier in chosen:
-            print(f"\n==== {tier.name}: {tier.select} ({_version(tier.python)}, {_who(tier.user)}) ====")
-            run(tier, elsewhere, args.pytest)
+        if elsewhere:
+            elsewhere.prepare(tier.python for tier in chosen if tier.user in ELSEWHERE)
+        with tempfile.TemporaryDirectory(prefix="nslab-run-") as folder:
+            os.chmod(folder, 0o755)
+            run_all(chosen, Path(folder), elsewhere, args.pytest)
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing is said about the machine, and the tiers that were running have no result")
+        return 130
     finally:
         if elsewhere:
             elsewhere.close()
-    return report(chosen, not_run, changes(before, fingerprint()))
+    return report(chosen, not_run, changes(before, fingerprint()), time.monotonic() - start)
+
+
+def run_all(chosen: Sequence[Tier], folder: Path, elsewhere: Elsewhere | None, extra: list[str]) -> None:
+    """First the tiers that go beside each other, then those that go alone, then once more what has failed, alone too."""
+    colours = ["--color=yes"] if sys.stdout.isatty() else []
+    numbers = {tier.name: str(number) for number, tier in enumerate(chosen)}  # short: sockets have their paths below it
+
+    def first(tier: Tier) -> None:
+        part = f", {len(tier.files)} files" if tier.files else ""
+        print(f"\n==== {tier.name}: {tier.select} ({_version(tier.python)}, {_who(tier.user)}{part}) ====", flush=True)
+        run(tier, folder / numbers[tier.name], elsewhere, [*colours, *extra])
+
+    def again(tier: Tier) -> None:
+        print(f"\n==== {tier.name}: {len(tier.failed)} failed; once more, alone ====", flush=True)
+        run_again(tier, folder / numbers[tier.name], elsewhere, [*colours, *extra])
+
+    run_in_lanes([tier for tier in chosen if not tier.alone], folder, first)
+    for tier in chosen:
+        if tier.alone:
+            run_in_lanes([tier], folder, first)
+    for tier in chosen:
+        if 0 < len(tier.failed) <= SECOND_LOOK:
+            (folder / f"{tier.name}.out").unlink()
+            run_in_lanes([tier], folder, again)
 
 
 def _arguments() -> argparse.Namespace:
@@ -108,6 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.suite", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="only the first tier: units and the kernel, as who you are")
     parser.add_argument("--tier", action="append", metavar="NAME", help="only this tier (a pattern; may be repeated)")
+    parser.add_argument("--one", action="store_true", help="one tier after the other, never two at a time")
     parser.add_argument("--deps", choices=["install"], help="as root on Debian, fetch the packages that some tests need")
     args = parser.parse_args(own)
     args.pytest = rest
@@ -118,30 +148,36 @@ def _arguments() -> argparse.Namespace:
 
 
 def tiers(args: argparse.Namespace, not_run: list[str]) -> Iterator[Tier]:
+    """The first lane is root's. The second has what is not in its way: nobody's, another kernel's, and sessions apart."""
     here = Path(sys.executable)
     user, other = ("root", "rootless") if os.geteuid() == 0 else ("user", "")
     yield Tier(user, user, CORE, here)
     if args.quick:
         return
+    second = 0 if args.one else 1
+    by_name = not args.tier or any("3." in name or "*" in name for name in args.tier)
+    pythons = list(other_pythons(not_run)) if by_name else []
+    # Who asks for a tier by its name gets all of it.
+    crossed = tuple(f"tests/{name}" for name in CROSSED) if other and pythons and not args.tier else ()
     if other:
-        yield Tier("rootless", "rootless", CORE, here)
-        yield Tier("subids", "subids", CORE, here, may_be_empty=True)
-    if not args.tier or any("3." in name or "*" in name for name in args.tier):
-        for python in other_pythons(not_run):
-            yield Tier(f"{user}-{_version(python)}", user, CORE, python)
-            if other:
-                yield Tier(f"rootless-{_version(python)}", "rootless", CORE, python)
-    for name, select in (("notebooks", "notebook"), ("crash", "crash")):
-        yield Tier(name, user, select, here, may_be_empty=name == "crash")
+        yield Tier("rootless", "rootless", CORE, here, crossed, lane=second)
+        yield Tier("subids", "subids", CORE, here, lane=second, may_be_empty=True)
+    for python in pythons:
+        yield Tier(f"{user}-{_version(python)}", user, CORE, python, crossed)
         if other:
-            yield Tier(f"{name}-rootless", "rootless", select, here, may_be_empty=name == "crash")
+            yield Tier(f"rootless-{_version(python)}", "rootless", CORE, python, lane=second)
+    yield Tier("notebooks", user, "notebook", here)
     if other:
-        yield Tier("taken-out", "root", "taken_out", here, patience=2 * TIMEOUT)
+        yield Tier("notebooks-rootless", "rootless", "notebook", here, lane=second)
+        yield Tier("taken-out", "root", "taken_out", here, lane=second)
     if shutil.which("linux.uml"):
-        yield Tier("uml", "uml", UML, here)
+        yield Tier("uml", "uml", "uml", here, with_marker("uml"), lane=second)
     else:
         not_run.append("uml: there is no linux.uml, a kernel that runs as a process (Debian's user-mode-linux)")
     yield Tier("browser", user, "browser", here)
+    yield Tier("crash", user, "crash", here, alone=True, may_be_empty=True)
+    if other:
+        yield Tier("crash-rootless", "rootless", "crash", here, alone=True, may_be_empty=True)
 
 
 def other_pythons(not_run: list[str]) -> Iterator[Path]:
@@ -195,143 +231,16 @@ def dependencies(deps: str | None) -> None:
     subprocess.run(install, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
 
 
-# -- running one tier -------------------------------------------------------------------------------------------------
-
-
-def run(tier: Tier, elsewhere: Elsewhere | None, extra: list[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="nslab-suite-") as folder:
-        os.chmod(folder, 0o777)
-        outcomes = look(tier, Path(folder), elsewhere, extra)
-        failed = [name for name, (outcome, _) in outcomes.items() if outcome == "failed"]
-        if 0 < len(failed) <= SECOND_LOOK:
-            print(f"\n{len(failed)} failed; once more, alone:")
-            for name, (outcome, why) in look(
-                tier, Path(folder), elsewhere, [*extra, "--last-failed", "--last-failed-no-failures=none"]
-            ).items():
-                if name in failed and outcome == "passed":
-                    outcomes[name] = outcome, why
-                    tier.again.append(name)
-    for outcome, why in outcomes.values():
-        tier.counts[outcome] += 1
-        if outcome == "skipped":
-            tier.reasons[why] += 1
-    if not tier.counts["passed"] + tier.counts["failed"] and not tier.may_be_empty and not extra and MUST_WORK:
-        tier.problems.append("no test ran, and NSLAB_MUST_WORK is set")
-
-
-def look(tier: Tier, folder: Path, elsewhere: Elsewhere | None, extra: list[str]) -> dict[str, tuple[str, str]]:
-    """Run pytest for a tier: by the name of each test its outcome, and why it was skipped."""
-    junit = folder / "junit.xml"
-    junit.unlink(missing_ok=True)
-    arguments = ["-m", "pytest", "--no-header", "-o", f"cache_dir={folder}/cache", "-m", tier.select, f"--junitxml={junit}"]
-    arguments += [f"--basetemp={folder}/t", *extra]
-    if tier.user in ("rootless", "subids"):
-        assert elsewhere
-        command, env = elsewhere.command(tier.python, arguments, subids=tier.user == "subids")
-        cwd = elsewhere.copy
-    elif tier.user == "uml":
-        arguments = [word for word in arguments if not word.startswith("--basetemp=")]  # its own /tmp
-        arguments += (
-            [] if any(not word.startswith("-") for word in extra) else with_marker("uml")
-        )  # collecting all the others takes long there
-        command, env, cwd = [sys.executable, "-m", "tests.uml", str(folder), str(tier.python), *arguments], {**os.environ}, ROOT
-    else:
-        path = f"{tier.python.parent}:{os.environ['PATH']}"
-        command, env, cwd = [str(tier.python), *arguments], {**os.environ, "PATH": path}, ROOT
-    env["NSLAB_TIER"] = tier.user
-    start = time.monotonic()
-    process = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
-    status = wait(process, tier.patience)
-    tier.seconds += time.monotonic() - start
-    if status is None:
-        tier.problems.append(f"still running after {tier.patience} s")
-    tier.problems += end_what_is_left()
-    no_tests_collected = 5
-    if status not in (0, 1, no_tests_collected, None):
-        tier.problems.append(f"pytest ended with status {status}")
-    return dict(read(junit)) if junit.exists() else {}
-
-
-def with_marker(name: str) -> list[str]:
-    return [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if f"pytest.mark.{name}" in path.read_text()]
-
-
-def read(junit: Path) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Of what pytest wrote: the name of each test, its outcome, and why it was skipped. One of two phases may have failed."""
-    for case in ET.parse(junit).getroot().iter("testcase"):
-        said = {child.tag: child.get("message", "") for child in case}
-        outcome = "failed" if said.keys() & {"failure", "error"} else "skipped" if "skipped" in said else "passed"
-        yield f"{case.get('classname')}::{case.get('name')}", (outcome, said.get("skipped", ""))
-
-
-# -- processes: whatever a tier leaves is handed to us, told and ended ------------------------------------------------
-
-
-def become_subreaper() -> None:
-    pr_set_child_subreaper = 36
-    if ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def wait(process: subprocess.Popen[bytes], timeout: float) -> int | None:
-    """Its exit status; meanwhile reap the orphans. None if it had to be killed."""
-
-    def on_alarm(*_: object) -> None:
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, on_alarm)
-    signal.setitimer(signal.ITIMER_REAL, timeout)
-    try:
-        while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == process.pid:
-                process.returncode = os.waitstatus_to_exitcode(status)
-                return process.returncode
-    except TimeoutError:
-        process.kill()
-        process.wait()
-        return None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def end_what_is_left(patience: float = 2.0) -> list[str]:
-    """The children that are still there after ``patience`` seconds, each ended."""
-    deadline = time.monotonic() + patience
-    while (left := _reap()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    said = []
-    while left:
-        for pid in left:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            said.append(f"left behind: process {pid} {Path(f'/proc/{pid}/comm').read_text().strip()}: {command[:100]}")
-            os.kill(pid, signal.SIGKILL)  # our own child, not yet reaped: the number is still its own
-            os.waitpid(pid, 0)
-        left = _reap()
-    return said
-
-
-def _reap() -> list[int]:
-    """Collect the children that have ended; the PIDs of the others."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return []
-    lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for path in lists for pid in path.read_text().split()]
-
-
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 
-def report(chosen: list[Tier], not_run: list[str], changed: list[str]) -> int:
+def report(chosen: Sequence[Tier], not_run: list[str], changed: list[str], seconds: float) -> int:
     total: Counter[str] = Counter()
     print(f"\n{'tier':20} {'run':>6} {'passed':>6} {'failed':>6} {'skipped':>7} {'s':>5}")
     for tier in chosen:
-        tier.counts["failed"] += len(tier.problems)
-        total += tier.counts
-        passed, failed, skipped = (tier.counts[name] for name in ("passed", "failed", "skipped"))
+        counts = tier.counts + Counter(failed=len(tier.problems))
+        total += counts
+        passed, failed, skipped = (counts[name] for name in ("passed", "failed", "skipped"))
         ran = passed + failed - len(tier.problems)
         print(f"{tier.name:20} {ran:6} {passed:6} {failed:6} {skipped:7} {tier.seconds:5.0f}")
         for problem in tier.problems:
@@ -348,7 +257,8 @@ def report(chosen: list[Tier], not_run: list[str], changed: list[str]) -> int:
         print("\n".join(f"    {line}" for line in changed))
     else:
         print("The machine is as it was: names, mounts, links, addresses, routes, rules, sysctls.")
-    print(f"\n{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    print(f"\n{seconds // 60:.0f} min {seconds % 60:.0f} s")
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     return 1 if total["failed"] or not total["passed"] else 0
 
 

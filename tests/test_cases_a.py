@@ -423,16 +423,23 @@ print("filled")
 """
 
 
-def test_A24_shared_memory_is_free_when_close_returns() -> None:
-    before, margin = shared_memory(), 96 << 10  # others use some too
-    for kinds in ("ipc", "user ipc pid mnt"):
-        assert nslab.run([sys.executable, "-c", FILL], isolate=kinds).stdout == "filled\n"
-        assert shared_memory() < before + margin, "after run()"
-        with nslab.Container(isolate=kinds) as web:
-            web.run([sys.executable, "-c", FILL], check=True)
-            assert shared_memory() > before + margin, "it would be seen"
-        assert shared_memory() < before + margin, "after close()"
-        assert "shmctl(" in str(web.trace[-1])
+def is_free_again(kinds: str) -> bool:
+    """Whether as much is used when run() and close() return as before, and more in between; others use and free some, too."""
+    before, margin = shared_memory(), 96 << 10
+    assert nslab.run([sys.executable, "-c", FILL], isolate=kinds).stdout == "filled\n"
+    used = [shared_memory()]
+    with nslab.Container(isolate=kinds) as web:
+        web.run([sys.executable, "-c", FILL], check=True)
+        seen = shared_memory()
+    used.append(shared_memory())
+    assert "shmctl(" in str(web.trace[-1])
+    return max(used) < before + margin < seen
+
+
+@pytest.mark.parametrize("kinds", ["ipc", "user ipc pid mnt"])
+def test_A24_shared_memory_is_free_when_close_returns(kinds) -> None:
+    """The kernel counts for the whole machine: of a few tries nobody else disturbs one."""
+    assert any(is_free_again(kinds) for _ in range(5))
 
 
 def test_A24_what_somebody_else_holds_stays() -> None:

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.crash.oracle import APART
 from tests.helpers import ROOT, eventually
 
 EVERYBODY = "0 0 4294967295"
@@ -48,7 +49,7 @@ def session(path: Path, steps: Sequence[tuple[int, Sequence[str], bool]], folder
     """Run these cells of a notebook, one after the other; of what is after the death of the session there is no step."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "IPYTHONDIR": f"{folder}/ipython", "TMPDIR": str(folder)}
     command = ["unshare", "--user", "sh", "-c", 'read go; exec unshare "$@"', "sh", *OWN]
-    first = random.randrange(1_000_000, 4_000_000)  # of 4,194,304 that a PID namespace has
+    first = random.randrange(APART, 4_000_000)  # of 4,194,304 that a PID namespace has
     command += ["sh", "-c", INSIDE, str(first), sys.executable, "-m", "tests.taken_out.sandbox"]
     with (folder / "stderr").open("a") as stderr:
         process = subprocess.Popen(
