@@ -31,10 +31,11 @@ own words, what it does not have is Unavailable. The machine's own network is Re
 
 from nslab.network.batching import batch
 from nslab.network.capturing import Capture
+from nslab.network.creating import create, create_many
 from nslab.network.interface import Interface
 from nslab.network.names import check_name
 from nslab.network.probing import has
 from nslab.network.shaping import Shape
-from nslab.network.space import Network, create, create_many
+from nslab.network.space import Network
 
 __all__ = ["Capture", "Interface", "Network", "Shape", "batch", "check_name", "create", "create_many", "has"]

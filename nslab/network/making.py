@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nslab import netlink
 from nslab.errors import Unavailable
-from nslab.namespaces import Namespace, joining, privilege
+from nslab.namespaces import Namespace, handing, joining
 from nslab.ops import Op, Plan
 from nslab.ops.networks import HandBackPacketSocket
-from nslab.spawner import Descriptor, ensure
-from nslab.trace import Step, emit_script
+from nslab.spawner import ensure
+from nslab.trace import Step
 
 if TYPE_CHECKING:
     from nslab.network.space import Network
@@ -30,16 +30,6 @@ class Made(NamedTuple):
     namespace: Namespace
     socket: netlink.Socket
     steps: list[Step]
-
-
-class Ended:
-    """A plan as one command of a longer script."""
-
-    def __init__(self, plan: Plan):
-        self._plan = plan
-
-    def shell(self) -> str:
-        return self._plan.script("true")
 
 
 def make_room(count: int) -> None:
@@ -59,42 +49,23 @@ def handed_back(
     ops: tuple[Op, ...], fds: Mapping[str, Any], count: int, told: Callable[[], object] | None = None
 ) -> list[Made]:
     """Those that a process hands back which does ``ops`` and ends; ``told`` is called after each."""
-    spawner, plan = ensure(), Plan(ops)
     found: list[Made] = []
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            child = spawner.start(
-                plan, fds={**fds, FD: theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
-            )
-        emit_script(Ended(plan))
-        try:
-            for each in _received(ours, count):
-                found.append(each)
+    try:
+        with handing.handed_back(Plan(ops), FD, count, each=2, fds=fds) as (child, given):
+            for namespace, sock in given:
+                found.append(Made(Namespace("net", namespace), netlink.Socket(socket.socket(fileno=sock.detach())), []))
                 if told:
                     told()
-            child.settle()
-        except BaseException:
-            for each in found:
-                each.namespace.close()
-                each.socket.close()
-            raise
-        finally:
-            child.end()
+    except BaseException:
+        for each in found:
+            each.namespace.close()
+            each.socket.close()
+        raise
     number = 0
     for step in child.steps:  # each has those by which it was made; the first also those that led there
         number += step.call == "unshare"
         found[max(number - 1, 0)].steps.append(step)
     return found
-
-
-def _received(channel: socket.socket, count: int) -> Iterator[Made]:
-    """Those that come, up to ``count``; fewer when the process at the other end has failed."""
-    for _ in range(count):
-        if not (descriptors := Descriptor.received(channel, 2)):
-            return
-        namespace, sock = descriptors
-        yield Made(Namespace("net", namespace), netlink.Socket(socket.socket(fileno=sock.detach())), [])
 
 
 def packet_sockets(networks: Sequence[Network]) -> list[socket.socket]:
@@ -124,25 +95,12 @@ def _packet_sockets(networks: Sequence[Network]) -> list[socket.socket]:
             fds[f"net{number}"] = target.descriptor
             ops.append(target.op(f"net{number}", ("net",)))
         ops.append(HandBackPacketSocket(FD))
-    plan = Plan(tuple(ops))
     found: list[socket.socket] = []
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            child = spawner.start(
-                plan, fds={**fds, FD: theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
-            )
-        emit_script(Ended(plan))
-        try:
-            for _ in networks:
-                if not (descriptors := Descriptor.received(ours, 1)):
-                    break
-                found.append(socket.socket(fileno=descriptors[0].detach()))
-            child.settle()
-        except BaseException:
-            for each in found:
-                each.close()
-            raise
-        finally:
-            child.end()
+    try:
+        with handing.handed_back(Plan(tuple(ops)), FD, len(networks), fds=fds) as (_, given):
+            found += (socket.socket(fileno=descriptor.detach()) for (descriptor,) in given)
+    except BaseException:
+        for each in found:
+            each.close()
+        raise
     return found

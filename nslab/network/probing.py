@@ -34,9 +34,9 @@ def _tried(feature: str) -> bool:
 
 
 def _try(feature: str) -> bool:
-    from nslab.network import shaping, space
+    from nslab.network import creating, shaping
 
-    with space.create() as scratch:
+    with creating.create() as scratch:
         try:
             if feature in _QUEUES:
                 lo = scratch.interface("lo")

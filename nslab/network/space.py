@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,19 +15,17 @@ from nslab.model import InterfaceState, Neighbour, Route
 from nslab.model.tables import Table
 from nslab.namespaces import Namespace, joining, privilege
 from nslab.namespaces.entering import Enterable
+from nslab.namespaces.handing import Ended
 from nslab.network import batching, capturing, firewall, listing, making, messages, names
 from nslab.network.capturing import Capture, Filter
 from nslab.network.interface import Interface
-from nslab.ops import NewNamespaces, Op, Plan, SetUp, WriteFile, spec
-from nslab.ops.networks import HandBackNetwork, NewNetworks
+from nslab.ops import Plan, WriteFile, spec
+from nslab.ops.networks import HandBackNetwork
 from nslab.spawner import ensure
 from nslab.trace import Step, Trace, emit_script, record
 
 FIRST = 101  # indexes below are left to the kernel, which gives them to what others make here
-MOST = 100_000
-WHY_LOOPBACK = "without it not even 127.0.0.1 can be reached"
-WHY_NO_DAD = "else an IPv6 address could not be used for a second or two, and each would be announced to every port of a bridge"
-_ACCEPT_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
+_IPV6 = "/proc/sys/net/ipv6"
 
 
 class Network(Enterable):
@@ -269,7 +267,7 @@ class Network(Enterable):
 
     def forward(self) -> None:
         """Make it a router: it passes on, IPv4 and IPv6, what is not for itself."""
-        self.sysctls({"net.ipv4.ip_forward": 1} | ({"net.ipv6.conf.all.forwarding": 1} if os.path.exists(_ACCEPT_DAD) else {}))
+        self.sysctls({"net.ipv4.ip_forward": 1} | ({"net.ipv6.conf.all.forwarding": 1} if os.path.exists(_IPV6) else {}))
 
     # -- looking at what passes
 
@@ -312,7 +310,7 @@ class Network(Enterable):
         way = joining.way(joining.checked(self.joins(), ()), spawner)
         plan = Plan((*way.ops, *ops))
         with record(self.trace):
-            emit_script(making.Ended(plan))
+            emit_script(Ended(plan))
             child = spawner.start(plan, fds=way.fds, borrowed=privilege.is_borrowed(plan), stay=True)
             try:
                 child.settle()
@@ -386,34 +384,6 @@ class Network(Enterable):
             return {"text/plain": repr(self)}
         html = f"<div>{escape(repr(self))}</div>{shown['text/html']}"
         return {"text/plain": f"{self!r}\n{shown['text/plain']}", "text/html": html}
-
-
-def create(*, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None) -> Network:
-    """A new network namespace that descriptors hold, its loopback up; ``sysctls`` are set before anything is in it."""
-    return create_many(1, loopback=loopback, sysctls=sysctls)[0]
-
-
-def create_many(
-    count: int, *, loopback: bool = True, sysctls: Mapping[str, int | str] | None = None,
-    told: Callable[[], object] | None = None,
-) -> list[Network]:  # fmt: skip
-    """``count`` of them, made by one process, which ends: each is two descriptors of this one. unshare(2)
-
-    For many of them the soft limit RLIMIT_NOFILE of this process is raised; Unavailable when the hard one is too low.
-    IPv6 addresses are used without a search for duplicates (net.ipv6.conf.default.accept_dad 0). ``told`` is called
-    after each.
-    """
-    spec.number("count", count, 1, MOST)
-    inside: list[SetUp | WriteFile] = []
-    if os.path.exists(_ACCEPT_DAD):
-        inside.append(WriteFile(_ACCEPT_DAD, "0", implied=WHY_NO_DAD))
-    inside += [WriteFile(path, text) for path, text in spec.sysctls(sysctls, ("net",)).items()]
-    inside += [SetUp("lo", implied=WHY_LOOPBACK)] if loopback else []
-    borrow = privilege.borrow(ensure())
-    making.make_room(2 * count)
-    before: list[Op] = [borrow] if borrow else []
-    ops = (*before, NewNamespaces(()), NewNetworks(count, making.FD, tuple(inside)))
-    return [Network(*each) for each in making.handed_back(ops, {}, count, told)]
 
 
 def _read(path: str) -> str:

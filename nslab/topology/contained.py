@@ -12,15 +12,15 @@ from nslab.container.plans import Request
 from nslab.errors import DeadNamespace
 from nslab.model import KINDS
 from nslab.namespaces import privilege
-from nslab.ops import Mount, NewNamespaces, Op, Plan, spec
+from nslab.ops import NewNamespaces, Op, Plan, spec
 from nslab.ops.nodes import RewriteTexts, ShowTexts
+from nslab.topology import naming
 
 if TYPE_CHECKING:
     from nslab.topology.node import Node
 
 OWN = ("uts", "net")  # what each node has of its own
 WHY_NAMES = "so that the names of the nodes resolve inside"
-WHY_SYSFS = "else /sys/class/net would show the interfaces of the machine"
 NO_SEARCH = {"net.ipv6.conf.default.accept_dad": 0}  # as network.create() has it
 
 
@@ -70,9 +70,8 @@ class NodeContainer(Container):
         if self._request.rootfs:
             return (ShowTexts(tuple(texts.items()), make=True, implied=WHY_NAMES),)
         there = tuple((path, text) for path, text in texts.items() if os.path.isfile(path))
-        sysfs = Mount("sysfs", "/sys", "sysfs", ("MS_NOSUID", "MS_NODEV", "MS_NOEXEC"), implied=WHY_SYSFS)
         return (
-            *([] if self._request.hardened else [sysfs]),
+            *([] if self._request.hardened else [naming.SYSFS]),
             ShowTexts(there, mounts.choose_stage(path for path, _ in there), implied=WHY_NAMES),
         )
 

@@ -6,30 +6,27 @@ import contextlib
 import hashlib
 import itertools
 import os
-import socket
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nslab import network
-from nslab.container import mounts
 from nslab.errors import DeadNamespace, NslabError, SpawnerError, SpecError, Unavailable
 from nslab.model import NamespaceId
 from nslab.model.layout import Endpoint, Layout, LinkLayout
-from nslab.namespaces import Namespace, claims, privilege
+from nslab.namespaces import Namespace, claims
 from nslab.namespaces.running import Running
 from nslab.network import Interface, Network, probing
-from nslab.network.making import Ended, make_room
-from nslab.ops import Mount, NewNamespaces, Op, Plan, SetPropagation, Unshare
-from nslab.ops.nodes import NewHostnames, ShowTexts
-from nslab.spawner import Descriptor, ensure
-from nslab.topology import changing, hiding, internet, pinging
+from nslab.network.making import make_room
+from nslab.ops import Op
+from nslab.spawner import ensure
+from nslab.topology import changing, hiding, internet, naming, pinging
 from nslab.topology.changing import Changes
 from nslab.topology.contained import NodeContainer
 from nslab.topology.internet import Uplink
 from nslab.topology.looking import Looking
 from nslab.topology.progress import Progress, Told
-from nslab.trace import Trace, emit_script, record
+from nslab.trace import Trace, record
 
 if TYPE_CHECKING:
     from nslab.namespaces.forwarding import Forward
@@ -38,12 +35,6 @@ if TYPE_CHECKING:
     from nslab.topology.node import Node
     from nslab.topology.topology import Topology
 
-WHY_MOUNTS = "for the command alone: its own /sys, and files in which the names of the lab are"
-WHY_PRIVATE = "else these mounts would show up outside, where a mount is shared"
-WHY_SYSFS = "else /sys/class/net would show the interfaces of the machine"
-WHY_NAMES = "so that the names of the nodes resolve, and others fail at once"
-WHY_HOSTNAMES = "each node has a host name"
-RESOLVER = "# No name server can be reached from this node; the names of the lab are in /etc/hosts.\n"
 # A reply may come back another way than the packet went: no path of a lab is wrong. ip-sysctl, rp_filter
 PLAIN = {"net.ipv4.conf.all.rp_filter": 0, "net.ipv4.conf.default.rp_filter": 0}
 # Addresses and routes are given: nobody needs to ask for them, which each of many hosts would ask all others. RFC 4861
@@ -190,7 +181,7 @@ class Lab(Looking):
             unfiltered = UNFILTERED if os.path.exists("/proc/sys/net/bridge") else {}
             self.fabric = network.create(sysctls=unfiltered | (MUTE if self._ipv6 else {}))
         if made:
-            self.hostnames |= zip(made, _hostnames(tuple(made)), strict=True)
+            self.hostnames |= zip(made, naming.hostnames(tuple(made)), strict=True)
 
     def add_bridges(self, nodes: Mapping[str, str]) -> None:
         """Make those of them that are switches."""
@@ -245,9 +236,9 @@ class Lab(Looking):
 
     def name_nodes(self, layout: Layout) -> None:
         """Say to whoever asks from now on which addresses the nodes have."""
-        self.addresses = _addresses(layout)
-        texts = _texts(self.addresses, internet.RESOLVER if layout.internet else RESOLVER)
-        self._inside = _inside(texts)
+        self.addresses = naming.addresses(layout)
+        texts = naming.texts(self.addresses, internet.RESOLVER if layout.internet else naming.RESOLVER)
+        self._inside = naming.inside(texts)
         for container in self.containers.values():
             container.show(texts)
 
@@ -311,58 +302,3 @@ class Lab(Looking):
 def _mac(end: Endpoint) -> str:
     """A locally administered one, the same each time: 02, and a digest of the names of its node and interface."""
     return f"02:{hashlib.blake2b(f'{end.node} {end.interface}'.encode(), digest_size=5).digest().hex(':')}"
-
-
-def _addresses(layout: Layout) -> dict[str, tuple[str, ...]]:
-    """What the name of each node stands for: the first address of each family, without its length, on a link that is up."""
-    found: dict[str, tuple[str, ...]] = {name: () for name, role in layout.nodes.items() if role != "switch"}
-    links = sorted(layout.links, key=lambda link: not link.up)
-    for end in (end for link in links for end in link.ends if end.node in found):
-        for address in (text.split("/")[0] for text in end.addresses):
-            if not any((":" in address) == (":" in other) for other in found[end.node]):
-                found[end.node] = tuple(sorted((*found[end.node], address), key=lambda text: ":" in text))
-    return found
-
-
-def _texts(addresses: Mapping[str, Iterable[str]], resolver: str) -> dict[str, str]:
-    """The files by which names are resolved."""
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    lines += [f"{address} {name}" for name, found in addresses.items() for address in found]
-    return {"/etc/hosts": "\n".join(lines) + "\n", "/etc/resolv.conf": resolver}
-
-
-def _inside(texts: Mapping[str, str]) -> tuple[Op, ...]:
-    shown = tuple((os.path.realpath(path), text) for path, text in texts.items() if os.path.isfile(path))
-    ops: list[Op] = [
-        Unshare(("mnt",), implied=WHY_MOUNTS),
-        SetPropagation("private", implied=WHY_PRIVATE),
-        Mount("sysfs", "/sys", "sysfs", ("MS_NOSUID", "MS_NODEV", "MS_NOEXEC"), implied=WHY_SYSFS),
-    ]
-    if shown:
-        ops.append(ShowTexts(shown, mounts.choose_stage(path for path, _ in shown), implied=WHY_NAMES))
-    return tuple(ops)
-
-
-def _hostnames(names: Sequence[str]) -> list[Namespace]:
-    """A UTS namespace for each name, made by one process that ends."""
-    spawner = ensure()
-    borrow = privilege.borrow(spawner)
-    plan = Plan((*([borrow] if borrow else []), NewNamespaces(()), NewHostnames(tuple(names), "names", implied=WHY_HOSTNAMES)))
-    found: list[Namespace] = []
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, contextlib.ExitStack() as undo:
-        with theirs:
-            child = spawner.start(
-                plan, fds={"names": theirs}, title="nslab-maker", borrowed=privilege.is_borrowed(plan), stay=True
-            )
-        undo.callback(child.end)
-        emit_script(Ended(plan))
-        for _ in names:
-            if not (descriptors := Descriptor.received(ours, 1)):
-                break
-            found.append(Namespace("uts", descriptors[0]))
-            undo.callback(found[-1].close)
-        child.settle()
-        undo.pop_all()
-        child.end()
-    return found
