@@ -119,7 +119,7 @@ def test_case_e_a_view_shows_any_name_and_none_is_markup(view: str) -> None:
 def test_an_empty_snapshot_is_a_picture(view: str) -> None:
     machine = snapshot(0)
     if view == "anatomy":
-        with pytest.raises(nslab.SpecError, match="of: '' is not in"):
+        with pytest.raises(nslab.SpecError, match="nobody has a namespace but the machine's"):
             nslab.draw(machine, view=view)
     else:
         assert "<svg" in nslab.draw(machine, view=view).svg
@@ -285,6 +285,10 @@ def test_owners_folds_more_of_what_is_alike_before_it_leaves_a_branch_out() -> N
     assert drawn.rest == []
     sorts = [tuple(each.kind for each in drawn._branch(user)) for user in users if user.id in drawn.left]
     assert set(map(len, sorts)) == {4, 5, 6, 7, 8}
+    fewer = Shown(replace(large, namespaces=(*large.namespaces, *more)), 30)
+    assert fewer.rest, "what comes last, not what came first"
+    assert users[0].id in fewer.left
+    assert users[0].id not in {each.id for each in fewer.rest}
 
 
 def test_fold_keeps_the_order_and_loses_nothing() -> None:

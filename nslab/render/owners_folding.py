@@ -38,8 +38,9 @@ class Shown:
                 if len(self.left) + len(self.more) > most and len(unseen) > 1 and unseen[0][0].id in self.left:
                     self.more[unseen[0][0].id] = [unit[0] for unit in unseen]
                     self._hide(unseen)
-        last = [self._branch(each) for each in self.left.values() if each.id not in self.machine and each.kind == "user"]
-        last += [[each] for each in self.left.values() if each.id not in self.machine and each.kind != "user"]
+        others = [each for each in reversed(self.left.values()) if each.id not in self.machine]
+        last = [self._branch(each) for each in others if each.kind == "user"]
+        last += [[each] for each in others if each.kind != "user"]
         for unit in last:
             if len(self.left) + len(self.more) >= most and unit[0].id in self.left:
                 self.rest += [each for each in unit if each.id in self.left]

@@ -50,6 +50,8 @@ def first(snapshot: Snapshot, of: str | int) -> SeenProcess:
     found = [each for each in inside if each.belongs and (not of or _is(each.belongs, of))] or ([] if of else inside)
     if found:
         return found[0]
+    if not of:
+        raise SpecError("of", f"in this snapshot of {snapshot.scope} nobody has a namespace but the machine's")
     there = listing([each.belongs for each in inside if each.belongs]) or "none"
     raise SpecError("of", f"{of!r} is not in this snapshot of {snapshot.scope}; there are: {there}")
 
