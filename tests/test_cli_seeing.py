@@ -86,6 +86,16 @@ def test_draw_says_of_a_file_that_nothing_can_be_drawn_of_it(tmp_path, text) -> 
         draw(str(file))
 
 
+def test_draw_names_what_is_neither_a_file_nor_a_lab(tmp_path) -> None:
+    with pytest.raises(nslab.SpecError, match="WHAT: nolab is neither a file nor a lab that is up"):
+        draw("nolab")
+    file = tmp_path / "two.yaml"
+    file.write_text(nslab.Topology.single(2).to_yaml())
+    for options in ({"view": "sharing"}, {"of": "h1"}):
+        with pytest.raises(nslab.SpecError, match=r"a lab has one picture.*nslab draw --of"):
+            draw(str(file), **options)
+
+
 def test_ls_saves_a_snapshot_of_all(tmp_path) -> None:
     ls(save=tmp_path / "all.json")
     saved = Snapshot.from_json((tmp_path / "all.json").read_text())

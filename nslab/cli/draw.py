@@ -45,6 +45,9 @@ def draw(
     """Draw who owns what, who shares what, processes, PIDs, ids, mounts, one container, or a lab: nslab draw -o map.svg"""
     with contextlib.ExitStack() as attached:
         lab = _lab(what, attached)
+        if lab and (view or of):
+            here = f"nslab draw --of {lab.name or 'NAME'} --view {view or 'owners'}"
+            raise SpecError("--view" if view else "--of", f"a lab has one picture. Its namespaces while it is up: {here}")
         if lab:
             made = lab.draw(title=title, fold=None if most else False)
             told = asdict(lab.resolve())
@@ -80,5 +83,7 @@ def _read(file: Path) -> Snapshot | Difference:
     try:
         text = file.read_text()
         return Snapshot.from_json(text) if '"namespaces"' in text else Difference.from_json(text)
+    except FileNotFoundError:
+        raise SpecError("WHAT", f"{file} is neither a file nor a lab that is up") from None
     except (OSError, ValueError, TypeError) as error:
         raise SpecError("file", f"{file} has no snapshot and no difference of nslab: {error}") from None
