@@ -122,8 +122,9 @@ def _show(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         unit, recorded = outcome.unit, f"[yellow]{outcome.recorded} cells shown from recordings[/]" if outcome.recorded else ""
         mark = "[red]failed[/]" if outcome.failure else escape(outcome.impossible) or recorded or "[green]ok[/]"
-        table.add_row(unit.name, escape(unit.title), f"{outcome.seconds:.1f}", str(len(unit.facts) or ""), mark)
-    facts = {fact for outcome in outcomes for fact in outcome.unit.facts}
+        proven = "" if outcome.recorded else str(len(unit.facts) or "")  # what is shown from recordings proves nothing here
+        table.add_row(unit.name, escape(unit.title), f"{outcome.seconds:.1f}", proven, mark)
+    facts = {fact for outcome in outcomes if not outcome.recorded for fact in outcome.unit.facts}
     table.add_row("", "", f"{sum(outcome.seconds for outcome in outcomes):.1f}", str(len(facts)), "")
     Console().print(table)
     if any(outcome.recorded for outcome in outcomes):
