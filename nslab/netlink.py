@@ -30,7 +30,7 @@ NEWQDISC, DELQDISC, GETQDISC, NEWTCLASS, GETTCLASS = 36, 37, 38, 40, 42
 GETNSID = 90
 NAMES = {value: f"RTM_{name}" for name, value in list(globals().items()) if isinstance(value, int)}
 
-REQUEST, ACK, DUMP, REPLACE, EXCL, CREATE, APPEND = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400, 0x800
+REQUEST, ACK, DUMP, REPLACE, EXCL, CREATE = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400
 NESTED = 0x8000
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port

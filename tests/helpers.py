@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import select
@@ -52,6 +53,31 @@ def idle_thread() -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def with_a_thread(function: Callable[..., object], *args: object) -> object:
+    """Call a function while this process, a steered one for example, has a second thread."""
+    with idle_thread():
+        return function(*args)
+
+
+def status(pid: int, line: str) -> list[str]:
+    """The words of a line of /proc/PID/status."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return next(row.split()[1:] for row in text.splitlines() if row.startswith(f"{line}:"))
+
+
+def state(pid: int) -> str:
+    """Its letter in /proc/PID/stat."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def connected() -> None:
+    """A pair of sockets that say who wrote, for this process and the ones that it forks."""
+    builtins.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # type: ignore[attr-defined]
+    for end in builtins.pair:  # type: ignore[attr-defined]
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        end.settimeout(2)
 
 
 def in_python(script: str, before: Sequence[str] = (), **options: object) -> subprocess.CompletedProcess[str]:

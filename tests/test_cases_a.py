@@ -17,22 +17,10 @@ import pytest
 import nslab
 from nslab import hints, syscalls
 from nslab.model import KINDS
-from tests.helpers import eventually, has_ended, idle_thread, in_python, link, pidfd_of
+from tests.helpers import eventually, has_ended, idle_thread, in_python, link, pidfd_of, with_a_thread
 
 USER, MNT, TIME, UTS = 0x10000000, 0x00020000, 0x00000080, 0x04000000
 ORDINARY = os.getuid() or 65534  # the uid of nslab.process(as_="ordinary")
-
-
-def with_a_thread(function, *args):
-    """Call a function in a process with a second thread, which ends with the call."""
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait, daemon=True)
-    thread.start()
-    try:
-        return function(*args)
-    finally:
-        done.set()
-        thread.join()
 
 
 def join_own(kind: str, flag: int) -> None:

@@ -19,14 +19,10 @@ import nslab
 from nslab import procfs
 from nslab.model.words import readable, shift
 from nslab.spawner import conditions
-from tests.helpers import ROOT, eventually, has_ended, in_python, pidfd_of
+from tests.helpers import ROOT, eventually, has_ended, in_python, pidfd_of, state
 
 KINDS = ["uts", "pid mnt", "all"]
 COUNT = ["sh", "-c", "while :; do echo; done"]  # writes a line as often as it may
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def runs(stream) -> bool:

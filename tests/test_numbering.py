@@ -11,16 +11,10 @@ import nslab
 from nslab import procfs
 from nslab.model import CAPABILITIES, IdMap, IdRange
 from nslab.namespaces import numbering
-from tests.helpers import link
+from tests.helpers import link, status
 
 ROOT = os.geteuid() == 0
 NEW = "pid" if ROOT else "user pid"  # an ordinary user chooses PIDs where he owns the PID namespace
-
-
-def by_hand(pid: int, line: str) -> list[str]:
-    """The words of a line of /proc/PID/status."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return next(row.split()[1:] for row in text.splitlines() if row.startswith(f"{line}:"))
 
 
 # -- choosing ---------------------------------------------------------------------------------------------------------
@@ -48,7 +42,7 @@ def test_chosen_pids() -> None:
         chosen = inner.fork(set_tid=[300, 400])
         assert inner.trace[-1].args == ("0", "[300, 400]")
         assert (chosen.pids, chosen.getpid()) == ((chosen.pid, 400, 300), 300)
-        assert by_hand(inner.pid, "NSpid") == [str(inner.pid), "200", "1"]
+        assert status(inner.pid, "NSpid") == [str(inner.pid), "200", "1"]
         assert inner.fork(set_tid=[301]).pids[2] == 301
         for pids, kinds, errno, why in (
             ([300], "", "EEXIST", "belongs to a process"),
@@ -103,7 +97,7 @@ def test_what_cannot_be_chosen_is_refused_before(kinds: str, pids: object, argum
 
 def test_the_pids_of_a_container_and_a_process() -> None:
     with nslab.Container(isolate="pid") as web:
-        assert [str(pid) for pid in web.pids] == by_hand(web.pid, "NSpid") == [str(web.pid), "1"]
+        assert [str(pid) for pid in web.pids] == status(web.pid, "NSpid") == [str(web.pid), "1"]
         process = nslab.process()
         assert process.pids == (process.pid,)
         process.close()
@@ -192,7 +186,7 @@ def test_capabilities_by_name_inside_and_out() -> None:
         held = web.capabilities()
         assert held.effective == held.permitted == held.bounding == set(CAPABILITIES)
         assert held.inheritable == held.ambient == frozenset()
-        assert by_hand(web.pid, "CapEff") == [f"{(1 << 41) - 1:016x}"]
+        assert status(web.pid, "CapEff") == [f"{(1 << 41) - 1:016x}"]
         assert held.own
         assert f"user:[{held.user.ino}]" == link("user", web.pid) != link("user")
         assert "effective    all 41" in str(held)

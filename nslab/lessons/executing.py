@@ -28,7 +28,6 @@ from nslab.lessons.course import RECORDED, Unit
 
 TIMEOUT = 300  # seconds for one cell
 STARTUP = 180  # seconds for the first answer of a kernel: one of the kernels boots a Linux
-HELP = "jupyter kernelspec list names those that are installed; nslab vm install installs those of nslab"
 ABOUT = """
 import json, os
 print(json.dumps({"linux": os.uname().release, "kinds": os.listdir("/proc/self/ns")}))

@@ -20,7 +20,6 @@ class Progress:
 
     def __init__(self, title: str, told: Told | None):
         self._show = told or _Shown(title)
-        self._share = (0.0, 1.0)
 
     def part(self, first: float, last: float) -> Callable[[int, int], None]:
         """What is to be told how many of how many are done, in this part of the whole."""

@@ -8,7 +8,6 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import struct
 import threading
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 import nslab
 from nslab import syscalls
 from nslab.model import KINDS
-from tests.helpers import eventually, has_ended, link, pidfd_of
+from tests.helpers import connected, eventually, has_ended, link, pidfd_of, state
 
 PID = KINDS["pid"].flag
 USR1 = signal.SIGUSR1
@@ -39,10 +38,6 @@ def failing(function, *args) -> int:
     except OSError as error:
         return error.errno or -1
     return 0
-
-
-def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def parent(pid: int) -> int:
@@ -357,14 +352,6 @@ def test_pid_23_after_unshare_there_are_no_new_threads() -> None:
 
 
 # -- PIDs that travel -------------------------------------------------------------------------------------------------
-
-
-def connected() -> None:
-    """A pair of sockets that say who wrote, for this process and the ones that it forks."""
-    builtins.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # type: ignore[attr-defined]
-    for end in builtins.pair:  # type: ignore[attr-defined]
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        end.settimeout(2)
 
 
 def say(end: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 import nslab
 from nslab import syscalls
 from nslab.model import KINDS
-from tests.helpers import link
+from tests.helpers import link, with_a_thread
 
 TIME = KINDS["time"].flag
 RAW, COARSE, TAI = 4, 6, 11  # CLOCK_MONOTONIC_RAW, CLOCK_MONOTONIC_COARSE, CLOCK_TAI
@@ -201,17 +201,6 @@ def test_time_12_absolute_deadlines_are_taken_on_the_shifted_clock(wait: Callabl
 def join_own_time() -> None:
     with open("/proc/self/ns/time_for_children") as file:
         syscalls.setns(file.fileno(), TIME)
-
-
-def with_a_thread(function: Callable[[], None]) -> None:
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait, daemon=True)
-    thread.start()
-    try:
-        function()
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_time_13_setns_moves_the_caller_when_it_has_one_thread() -> None:

@@ -9,7 +9,6 @@ import builtins
 import contextlib
 import os
 import shutil
-import socket
 import stat
 import struct
 import tempfile
@@ -25,7 +24,7 @@ import nslab
 from nslab import syscalls
 from nslab.model import CAPABILITIES, KINDS
 from tests.facts.test_pid import failing
-from tests.helpers import link
+from tests.helpers import connected, link, status
 
 USER, UTS = KINDS["user"].flag, KINDS["uts"].flag
 NOBODY = 65534
@@ -79,12 +78,6 @@ def folder() -> Iterator[Path]:
         path = Path(name)
         path.chmod(0o777)
         yield path
-
-
-def status(pid: int, line: str) -> list[str]:
-    """The words of a line of /proc/PID/status."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return next(row.split()[1:] for row in text.splitlines() if row.startswith(f"{line}:"))
 
 
 FULL = f"{(1 << int(Path('/proc/sys/kernel/cap_last_cap').read_text()) + 1) - 1:016x}"
@@ -454,14 +447,6 @@ def test_user_26_the_creators_user_has_full_power_from_outside() -> None:
 
 
 # -- ids that travel --------------------------------------------------------------------------------------------------
-
-
-def connected() -> None:
-    """A pair of sockets that say who wrote, for this process and the ones that it forks."""
-    builtins.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # type: ignore[attr-defined]
-    for end in builtins.pair:  # type: ignore[attr-defined]
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        end.settimeout(2)
 
 
 def test_user_27_credentials_carry_the_receivers_uid() -> None:
