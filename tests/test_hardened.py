@@ -14,7 +14,7 @@ import pytest
 import nslab
 from nslab.ops import seccomp
 from nslab.spawner import minimal
-from tests.helpers import ROOT, eventually, has_ended, link, pidfd_of
+from tests.helpers import ROOT, eventually, has_ended, in_python, link, pidfd_of
 
 STATUS = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; cat /proc/self/uid_map"
 NO_CAPABILITIES = {f"Cap{which}:\t0000000000000000" for which in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
@@ -213,10 +213,10 @@ def test_what_an_older_kernel_does_not_know_is_refused_without_the_program(monke
 CALLS = {  # by name: the numbers on x86-64, on aarch64
     "prctl": (157, 167), "write": (1, 64), "close": (3, 57), "rt_sigtimedwait": (128, 137), "shmctl": (31, 195),
     "msgctl": (71, 187), "semctl": (66, 191), "exit_group": (231, 94), "setns": (308, 268), "fcntl": (72, 25),
-    "execve": (59, 221),
+    "execve": (59, 221), "ppoll": (271, 73),
 }  # fmt: skip
 PROGRAMS = {
-    "init": "prctl write close rt_sigtimedwait shmctl msgctl semctl exit_group",
+    "init": "prctl write close rt_sigtimedwait ppoll shmctl msgctl semctl exit_group",
     "joiner": "setns write fcntl fcntl execve write exit_group",
     "launcher": "execve write exit_group",
 }
@@ -238,6 +238,28 @@ def test_a_minimal_program_makes_these_calls(name: str, machine: str, column: in
             elif word == 0xD4000001:
                 found.append(number)
     assert [names[number] for number in found] == PROGRAMS[name].split()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter of this test is for x86-64")
+@pytest.mark.parametrize("kinds", ["uts", "ipc pid mnt"])
+def test_init_sleeps_where_a_filter_refuses_it_to_wait_for_signals(kinds: str) -> None:
+    script = f"""
+import ctypes, struct, nslab
+from tests.helpers import eventually
+words = ((0x20, 0, 0, 0), (0x15, 0, 1, 128), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000))  # rt_sigtimedwait: EPERM
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *word) for word in words))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, struct.pack("HxxxxxxQ", len(words), ctypes.addressof(program)), 0, 0) == 0  # PR_SET_SECCOMP
+with nslab.Container(isolate={kinds!r}) as web:
+    def sleeps():
+        with open(f"/proc/{{web.pid}}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "S"
+    print(web.run("echo inside").stdout.strip(), eventually(sleeps, 20), eventually(lambda: not sleeps(), 0.1))
+print(web.alive)
+"""
+    done = in_python(script)
+    assert done.stdout == "inside True False\nFalse\n", done.stderr
 
 
 # -- the filter, by an interpreter of the few instructions that it has ----------------------------------------------------

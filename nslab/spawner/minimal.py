@@ -31,26 +31,29 @@ _READY = (PLAIN + marshal.dumps(([], "ready", (0, 0)))).ljust(64, b"\0")
 WHY_EXECUTE = "init is a program of a few instructions, which holds nothing"
 
 # init says that it is there, by its name and to the notebook, and ends at SIGTERM or SIGINT, with LITTERED when there are
-# System V objects in its IPC namespace. joiner: 3 is a pidfd, to 4 it writes the results of setns, and of a failed execve;
-# launcher and joiner execute argv[1] with &argv[2] and their environment.
+# System V objects in its IPC namespace. Where a seccomp filter refuses it to wait for these, only SIGKILL ends it.
+# joiner: 3 is a pidfd, to 4 it writes the results of setns, and of a failed execve; launcher and joiner execute argv[1] with
+# &argv[2] and their environment.
 _CODE = {
     ("init", "x86_64"): (
-        "bf0f000000 488d359e000000 b89d000000 0f05"  # prctl(PR_SET_NAME, _NAME)
-        "31ff 488d359e000000 ba40000000 b801000000 0f05"  # write(0, _READY, 64)
+        "bf0f000000 488d35b8000000 b89d000000 0f05"  # prctl(PR_SET_NAME, _NAME)
+        "31ff 488d35b8000000 ba40000000 b801000000 0f05"  # write(0, _READY, 64)
         "31ff b803000000 0f05 4881ec00010000"  # close(0); room for 256 bytes
         "6802400000 4889e7 31f6 31d2 41ba08000000 b880000000 0f05"  # rt_sigtimedwait({SIGINT, SIGTERM}, NULL, NULL, 8)
-        "5f 8da880000000 85c0 78dc"  # status = 128 + that; again if that < 0
+        "5f 8da880000000 85c0 791a 83f8fc 74d7"  # status = 128 + that; on if that >= 0; again if that is -EINTR
+        "31ff 31f6 31d2 4531d2 b80f010000 0f05 83f8fc 74c2"  # a filter refuses it: ppoll(NULL, 0, NULL, NULL); again if -EINTR
         "31ff be0e000000 4889e2 b81f000000 0f05 8b1c24"  # shmctl(0, SHM_INFO): used_ids
         "31ff be0c000000 4889e2 b847000000 0f05 0b1c24"  # msgctl(0, MSG_INFO): msgpool
         "31ff 31f6 ba13000000 4989e2 b842000000 0f05 0b5c241c"  # semctl(0, 0, SEM_INFO): semusz
         "bf64000000 0f44fd b8e7000000 0f05"  # exit_group(any of these ? messages.LITTERED : status)
     ),
     ("init", "aarch64"): (
-        "e00180d2 01060010 e81480d2 010000d4"
-        "000080d2 01060010 020880d2 080880d2 010000d4"
+        "e00180d2 41070010 e81480d2 010000d4"
+        "000080d2 41070010 020880d2 080880d2 010000d4"
         "000080d2 280780d2 010000d4 ff0304d1"
         "490088d2 e90300f9 e0030091 010080d2 020080d2 030180d2 281180d2 010000d4"
-        "00ffffb7 13000291"
+        "13000291 6001f8b6 1f1000b1 a0feff54"
+        "000080d2 010080d2 020080d2 030080d2 280980d2 010000d4 1f1000b1 a0fdff54"
         "000080d2 c10180d2 e2030091 681880d2 010000d4 f40340b9"
         "000080d2 810180d2 e2030091 681780d2 010000d4 e90340b9 9402092a"
         "000080d2 010080d2 620280d2 e3030091 e81780d2 010000d4 e91f40b9 9402092a"
