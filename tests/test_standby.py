@@ -137,6 +137,60 @@ def test_memory_in_disorder_is_not_used_again() -> None:
         assert nslab.run("hostname", isolate=KINDS, hostname="next").stdout == "next\n"
 
 
+STOPPING = f"""
+import os, random, select, signal, threading, nslab, nslab.spawner
+from tests.crash.oracle import children, name
+kinds = {KINDS!r}
+nslab.run("true", isolate=kinds)
+spawners = [pid for pid in nslab.spawner.running_pids() if name(pid) in ("nslab-spawner", "nslab-borrowed")]
+def stop():
+    "All standbys, by pidfd: a number may be another's a moment later. One that has become something else goes on."
+    count = 0
+    for pid in (pid for spawner in spawners for pid in children(spawner)):
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if name(pid) == "nslab-standby":
+                signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+                count += 1
+                if name(pid) != "nslab-standby":
+                    signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+        os.close(pidfd)
+    return count
+"""
+
+
+def test_a_standby_that_somebody_stops_goes_on() -> None:
+    done = in_python(f"""{STOPPING}
+while not stop():
+    pass
+print(nslab.run("hostname", isolate=kinds, hostname="next").stdout)
+""")
+    assert done.stdout.strip() == "next", done.stderr
+
+
+def test_standbys_that_are_stopped_at_any_moment_hold_up_nobody() -> None:
+    """Also while they take a request, and the spawner wants to know what becomes of it."""
+    done = in_python(f"""{STOPPING}
+def work(results):
+    for number in range(60):
+        results.append(nslab.run(f"exit {{number}}", isolate=kinds).returncode)
+results, moments, stopped = ([], []), random.Random(7), 0
+threads = [threading.Thread(target=work, args=(each,), daemon=True) for each in results]
+for thread in threads:
+    thread.start()
+while any(thread.is_alive() for thread in threads):
+    select.select([], [], [], moments.uniform(0, 0.004))
+    stopped += stop()
+print(results == ([*range(60)], [*range(60)]), stopped > 20)
+""")
+    assert done.stdout.strip() == "True True", done.stderr
+
+
 def test_lent_memory_is_out_of_reach_from_inside() -> None:
     """Whoever may trace init could else write into a process outside. It holds for 20 ms: on a busy machine not each time."""
     looks = [nslab.run(["cat", "/proc/1/maps"], isolate=KINDS) for _ in range(20)]

@@ -91,6 +91,13 @@ class Pool:
     def at_work(self) -> list[Standby]:
         return [*self.making.values(), *self._lending.values()]
 
+    @staticmethod
+    def has_word(standby: Standby, patience: int) -> bool:
+        """Whether within so many ms there is something to hear from it."""
+        poller = select.poll()
+        poller.register(standby.sock, select.POLLIN)
+        return bool(poller.poll(patience))
+
     def hear(self, standby: Standby) -> int:
         """The PID of the process that does the request, often its own, at first; later 0, when it is free again, or is gone."""
         asked = self.making.pop(standby.pid, None)

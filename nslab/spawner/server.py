@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nslab import syscalls
+from nslab import procfs, syscalls
 from nslab.errors import DeadNamespace, NslabError, SyscallError
 from nslab.model import NamespaceId
 from nslab.ops import Borrow, Context, Idmapped, IdMaps, InCgroup, NewNamespaces
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 RESERVE = 64  # descriptors that no request gets: what ends needs some, and who takes none is not told of it
 PATIENCE = 5  # ms that a request may wait for the news that its process was made
+STANDSTILL = 100  # ms of silence after which a standby may have been stopped
 
 
 class Server:
@@ -155,7 +156,16 @@ class Server:
     def hear_all(self) -> None:
         """Know every child that was asked for, which a standby says as soon as it can."""
         for standby in [*self.pool.making.values()]:
+            while not self.pool.has_word(standby, STANDSTILL):
+                while stopped := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG):
+                    self.go_on(stopped.si_pid)
             self.hear(standby)
+
+    def go_on(self, pid: int) -> None:
+        """Let a child that somebody has stopped go on, if it is a standby or was just made by one: nobody knows of it yet."""
+        with contextlib.suppress(OSError):
+            if pid in self.pool.pids() or procfs.read(f"{pid}/comm") == b"nslab-standby\n":
+                os.kill(pid, signal.SIGCONT)  # it was not reaped: the number is its own
 
     def end_orphans(self) -> None:
         """End the children that nobody asked for."""
@@ -342,11 +352,14 @@ class Server:
         """Bury the dead; whatever outlives the process that was to look after it is ended first."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if os.WIFSTOPPED(status):
+                self.go_on(pid)
+                continue
             if pid not in self.children or pid in self.pool.making:
                 self.hear_all()
             self.pool.forget(pid)
