@@ -40,6 +40,7 @@ _CAPPED, _ACK_TLVS, _DUMP_INTERRUPTED = 0x100, 0x200, 0x10  # flags of answers
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
 _AT_ONCE = 64  # requests in one datagram: so many answers fit into the smallest receive buffer
 _ROOM = 1 << 18  # bytes for one datagram of answers
+_buffers = threading.local()  # of that size, one a thread: asking the kernel for so much each time would take longer than a dump
 
 Payload = bytes | int | str
 
@@ -187,7 +188,7 @@ class Socket:
         """(header, body) of what is answered to these, up to the last of each; what an interrupt left over is passed by."""
         open_ones = set(numbers)
         while open_ones:
-            data, at = self._socket.recv(_ROOM), 0
+            data, at = self._received(), 0
             while at + 16 <= len(data):
                 header = _HEADER.unpack_from(data, at)
                 if header[3] in open_ones:
@@ -195,6 +196,12 @@ class Socket:
                         open_ones.discard(header[3])
                     yield header, data[at + 16 : at + header[0]]
                 at += header[0] + (-header[0] % 4)
+
+    def _received(self) -> bytes:
+        """The next datagram."""
+        if not (buffer := getattr(_buffers, "one", None)):
+            buffer = _buffers.one = bytearray(_ROOM)
+        return bytes(memoryview(buffer)[: self._socket.recv_into(buffer)])
 
 
 # What interfaces have in their messages of which more has to be asked: a peer elsewhere, a queue that slows down.
