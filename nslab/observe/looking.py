@@ -61,7 +61,7 @@ class Visitor:
         if data[:1] == b"m":
             with os.fdopen(found.pop().detach(), "rb") as memory:
                 memory.seek(0)
-                data = b"v" + memory.read()
+                return pickle.load(memory), found
         if not data:
             self._child.settle()  # which says why
             raise SpawnerError("the process that looked has ended.")

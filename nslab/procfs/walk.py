@@ -109,7 +109,8 @@ class Walk:
 
     own: RawLinks
     commands: bool
-    processes: list[Raw] = field(default_factory=list)
+    rows: list[tuple[Any, ...]] = field(default_factory=list)  # what a Raw is made of
+    processes: list[Raw] = field(default_factory=list)  # all, in order, once it is finished
     references: list[Reference] = field(default_factory=list)
     mounts: dict[str, Table] = field(default_factory=dict)
     sockets: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # a process that has each, and as which descriptor
@@ -123,8 +124,8 @@ class Walk:
     def groups(self) -> dict[tuple[str | None, ...], list[int]]:
         """The PIDs of those that are in the same namespaces of all kinds."""
         found: dict[tuple[str | None, ...], list[int]] = {}
-        for process in self.processes:
-            found.setdefault(process.links, []).append(process.pid)
+        for pid, *_, links, _, _ in self.rows:
+            found.setdefault(links, []).append(pid)
         return found
 
     def told(self, links: RawLinks) -> tuple[str | None, ...]:
@@ -134,22 +135,22 @@ class Walk:
 
     def finish(self, root: str = "/proc") -> None:
         """Once all are looked at: put them in order, and take what mounts hold."""
-        self.processes.sort()
+        self.processes = [*map(Raw._make, sorted(self.rows))]
         for table in self.mounts.values():
             if b" - nsfs " in table.text:
                 self.references += _held(table, root)
 
     def plain(self) -> tuple[Any, ...]:
         """As values that marshal knows, for ``add``."""
-        rows = ([tuple(each) for each in self.processes], [tuple(each) for each in self.references])
+        references = [tuple(each) for each in self.references]
         mounts = {link: tuple(table) for link, table in self.mounts.items()}
         said = {link: tuple(each) for link, each in self.said.items()}
-        return (*rows, mounts, said, self.sockets, self.claims, self.refused, self.closed, self.vanished)
+        return (self.rows, references, mounts, said, self.sockets, self.claims, self.refused, self.closed, self.vanished)
 
     def add(self, other: tuple[Any, ...]) -> None:
         """What another process has found in its pieces of the same walk."""
-        processes, references, mounts, said, sockets, claims, refused, closed, vanished = other
-        self.processes += map(Raw._make, processes)
+        rows, references, mounts, said, sockets, claims, refused, closed, vanished = other
+        self.rows += rows
         self.references += map(Reference._make, references)
         for link, table in mounts.items():
             self.mounts[link] = min(self.mounts.get(link, Table._make(table)), Table._make(table))
@@ -219,11 +220,11 @@ def look(folders: Iterable[str], root: str = "/proc", *, commands: bool = True) 
 
 def _own(top: int) -> RawLinks:
     """The links of whoever looks."""
-    folder = open_at("self", _FOLDER, dir_fd=top)
+    space = open_at("self/ns", _FOLDER, dir_fd=top)
     try:
-        return _links(folder)
+        return _links(space)
     finally:
-        close(folder)
+        close(space)
 
 
 def _look(top: int, name: str, root: str, found: Walk) -> None:
@@ -235,21 +236,23 @@ def _look(top: int, name: str, root: str, found: Walk) -> None:
         kernel = int(fields[6]) & _PF_KTHREAD != 0
         pid, state, threads, start = int(name), fields[0].decode(), int(fields[17]), int(fields[19])
         pids: tuple[int, ...] = (pid,)
-        links, cgroup = _links(folder), ""
+        space = open_at(b"ns", _FOLDER, dir_fd=folder)
+        try:
+            links, cgroup = _links(space), ""
+            if not (texts := found.texts.get(links)):
+                texts = found.told(links)
+                _ask(space, pid, texts, found)
+        finally:
+            close(space)
         away = links != found.own and not kernel
         if away:
             pids, cgroup = _elsewhere(folder, pid, links, found)
         told = away or (not kernel and (found.commands or b"(nslab-" in text[:24]))
         command, exe, deleted = (_words(_read(b"cmdline", folder)), *_program(folder)) if told else ((), "", False)
-        if not (texts := found.texts.get(links)):
-            texts = found.told(links)
-            _ask(folder, pid, texts, found)
-        found.processes.append(
-            Raw(
-                pid, int(fields[1]), _plain(text[text.index(b"(") + 1 : end]), state, start, os.fstat(folder).st_uid, threads,
-                kernel, command, exe, deleted, texts, pids, cgroup,
-            )
-        )  # fmt: skip
+        found.rows.append((
+            pid, int(fields[1]), _plain(text[text.index(b"(") + 1 : end]), state, start, os.fstat(folder).st_uid, threads,
+            kernel, command, exe, deleted, texts, pids, cgroup,
+        ))  # fmt: skip
         if links is REFUSED:
             found.refused += 1
         if kernel or state == "Z" or links is REFUSED:
@@ -279,25 +282,22 @@ def _elsewhere(folder: int, pid: int, links: RawLinks, found: Walk) -> tuple[tup
     return pids, paths.get("0") or next(iter(paths.values()), "")
 
 
-def _links(folder: int) -> RawLinks:
+def _links(space: int) -> RawLinks:
     """The links of all kinds; the first that is refused stands for all, since the kernel asks the same each time."""
-    space = open_at(b"ns", _FOLDER, dir_fd=folder)
     try:
         return tuple([readlink(name, dir_fd=space) for name in _NAMES])
     except FileNotFoundError:  # a zombie has left most of them; an older kernel lacks some
         return tuple([_link_or_none(name, space) for name in _NAMES])
     except PermissionError:
         return REFUSED
-    finally:
-        close(space)
 
 
-def _ask(folder: int, pid: int, texts: tuple[str | None, ...], found: Walk) -> None:
+def _ask(space: int, pid: int, texts: tuple[str | None, ...], found: Walk) -> None:
     """Ask those of its namespaces that are new; ioctl_ns(2)."""
     for kind, link in zip(KINDS.values(), texts, strict=True):
         if link and link not in found.said and not kind.hierarchical:
             with contextlib.suppress(OSError):
-                opened = open_at(f"ns/{kind.name}", _FILE | os.O_NONBLOCK, dir_fd=folder)
+                opened = open_at(kind.name, _FILE, dir_fd=space)
                 try:
                     if os.fstat(opened).st_ino == inode(link):
                         found.said[link] = Said(pid, _number(opened), _owner(opened))
