@@ -40,9 +40,7 @@ _CAPPED, _ACK_TLVS, _DUMP_INTERRUPTED = 0x100, 0x200, 0x10  # flags of answers
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
 _AT_ONCE = 64  # requests in one datagram: so many answers fit into the smallest receive buffer
 _ROOM = 1 << 18  # bytes for one datagram of answers
-_buffers = (
-    threading.local()
-)  # of that size, one a thread: asking the kernel for so much each time would take longer than a dump
+_buffers = threading.local()  # of that size, one a thread: to allocate one each time would take longer than a dump
 
 Payload = bytes | int | str
 
