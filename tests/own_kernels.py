@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nslab import procfs
-from nslab.machines import needs, warden
+from nslab.machines import leftovers, needs
 
 
 @contextlib.contextmanager
@@ -22,8 +22,8 @@ def sockets_apart() -> Iterator[Path]:
 
 def left(folder: Path) -> list[str]:
     """The wardens' folders below this one, and the processes that name one."""
-    names = f"{folder}/{warden.PREFIX}"
-    found = [str(path) for path in folder.glob(f"{warden.PREFIX}*")]
+    names = f"{folder}/{leftovers.PREFIX}"
+    found = [str(path) for path in folder.glob(f"{leftovers.PREFIX}*")]
     for pid in procfs.pids():
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
@@ -39,7 +39,7 @@ def nothing_left(within: float = 2.0, folder: Path | None = None) -> Iterator[No
     deadline = time.monotonic() + within
     while (there := left(folder)) and time.monotonic() < deadline:
         select.select([], [], [], 0.05)
-    assert not there
+    assert not there, there
 
 
 def is_alive(pid: int) -> bool:

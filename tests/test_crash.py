@@ -55,6 +55,14 @@ def test_ctrl_c_ends_what_a_round_has_started():
     assert not left
 
 
+@pytest.mark.crash
+@pytest.mark.timeout(300)
+@pytest.mark.requires("tool:linux.uml", "tool:slirp4netns", "tool:lsns")
+def test_nothing_is_left_of_a_kernel_that_was_killed_while_it_started():
+    run = subprocess.run([sys.executable, "-m", "tests.crash.own", "10"], capture_output=True, text=True)
+    assert " 0 bad" in run.stdout and run.returncode == 0, run.stdout + run.stderr
+
+
 @pytest.fixture
 def oracle(tmp_path):
     oracle = Oracle(uuid.uuid4().hex, tmp_path)

@@ -23,7 +23,7 @@ import pytest
 
 import nslab
 from nslab import procfs
-from nslab.machines import BootError, OwnKernel, doctor, own_kernel_check, regsets, run_in_own_kernel, warden
+from nslab.machines import BootError, OwnKernel, doctor, leftovers, own_kernel_check, preload, run_in_own_kernel
 from tests.crash.oracle import name
 from tests.own_kernels import is_alive, nothing_left, sockets_apart
 
@@ -32,10 +32,10 @@ pytestmark = pytest.mark.requires("tool:linux.uml", "tool:slirp4netns")
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch) -> Iterator[None]:
+def apart(monkeypatch) -> Iterator[Path]:
     with sockets_apart() as folder:
         monkeypatch.setenv("TMPDIR", str(folder))
-        yield
+        yield folder
 
 
 def test_a_command_runs_as_root_of_another_kernel() -> None:
@@ -137,6 +137,94 @@ own.process.wait()
         while any(is_alive(pid) for pid in pids):
             assert time.monotonic() < deadline
             select.select([], [], [], 0.05)
+
+
+def test_when_all_that_is_python_is_killed_nothing_runs_on(apart) -> None:
+    """The warden and who asked, in one moment. A process that was just being made may stand there: the next one ends it."""
+    code = """
+from nslab.machines import OwnKernel
+own = OwnKernel(["sh", "-c", "sleep 1000 & sleep 1001"])
+own.wait_up()
+print(own.process.pid, flush=True)
+own.process.wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as asker:
+        assert asker.stdout
+        warden = int(asker.stdout.readline())
+        pids = procfs.descendants(warden)
+        assert {"linux.uml", "slirp4netns"} <= {name(pid) for pid in pids}
+        assert not list(apart.iterdir()), "its folder is gone once the command has started"
+        asker.kill()
+        os.kill(warden, signal.SIGKILL)
+    deadline = time.monotonic() + 2
+    while alive := [pid for pid in pids if is_alive(pid) and procfs.stat(pid).state != "t"]:
+        assert time.monotonic() < deadline, alive
+        select.select([], [], [], 0.05)
+    with nothing_left():
+        leftovers.sweep(str(apart))
+
+
+def test_a_process_that_was_left_without_its_folder_is_ended(tmp_path) -> None:
+    gone, there = (f"{tmp_path}/{leftovers.PREFIX}{word}" for word in ("gone", "there"))
+    os.mkdir(there)
+    left, other = (subprocess.Popen([f"{folder}/net", "1000"], executable="/bin/sleep") for folder in (gone, there))
+    with left, other:
+        leftovers.sweep(str(tmp_path))
+        assert left.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.requires("tool:find")
+def test_it_does_not_run_out_of_files_that_were_only_looked_at() -> None:
+    """find(1) sees more folders than the kernel may have descriptors: it keeps one for each that it knows."""
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 2500))
+from nslab.machines import run_in_own_kernel
+print(run_in_own_kernel(["find", {sys.prefix!r}, "-type", "d"], network=False).check().stdout.count("\\n"))
+"""
+    seen = sum(1 for _ in os.walk(sys.prefix))
+    assert seen > 2500
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == str(seen), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_boots_ends_it(number) -> None:
+    command = [sys.executable, "-m", "nslab.cli", "vm", "run", "--", "sleep", "1000"]
+    with nothing_left(), subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        while not any(name(pid) == "slirp4netns" for pid in procfs.descendants(run.pid)):
+            assert run.poll() is None
+        run.send_signal(number)
+        begin = time.monotonic()
+        assert (run.wait(60), run.stderr.read()) == (128 + number, "")
+        assert time.monotonic() - begin < 30, "it was ended then, and not when the command was"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--memory", "much", "--", "true"], 125, "memory: 'much' is no size"),
+        (["--memory", "8M", "--", "true"], 125, "memory: 8M is too little"),
+        (["--write", "/nowhere", "--", "true"], 125, "write: there is no folder /nowhere"),
+        (["--write", "/", "--", "true"], 125, "write: the whole machine"),
+        (["--write", "/etc/passwd", "--", "true"], 125, "write: /etc/passwd is a file"),
+        (["--cwd", "/nowhere", "--", "true"], 125, "cwd: there is no folder /nowhere"),
+        (["--timeout", "nan", "--", "true"], 125, "timeout: must be a number"),
+        (["--", ""], 127, "command: is empty"),
+        (["--", "no\udcffsuch"], 127, "No such file"),
+        (["--", "/etc/passwd"], 126, "Permission denied"),
+        (["--", "poweroff", "-f"], 125, "it was switched off from inside"),
+        (["--timeout", "3", "--", "sleep", "1000"], 124, "was still running after 3 s"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(words, status, said) -> None:
+    command = [sys.executable, "-m", "nslab.cli", "vm", "run", "--offline", *words]
+    with nothing_left():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, stdin=subprocess.DEVNULL)
+    errors = done.stderr.decode(errors="replace")
+    assert (done.returncode, said in errors, "Traceback" in errors) == (status, True, False), errors
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -248,16 +336,16 @@ def test_memory_without_room_is_refused_before_anything_starts() -> None:
 
 def test_what_others_left_is_removed(tmp_path) -> None:
     """Only a folder of ours that nobody holds, and not a new one."""
-    old, held, new = (tmp_path / f"{warden.PREFIX}{name}" for name in ("old", "held", "new"))
+    old, held, new = (tmp_path / f"{leftovers.PREFIX}{name}" for name in ("old", "held", "new"))
     for folder in (old, held, new):
         folder.mkdir()
-        (folder / warden.LOCK).touch()
+        (folder / leftovers.LOCK).touch()
         if folder is not new:
             os.utime(folder, (1, 1))
 
-    with open(held / warden.LOCK) as lock:
+    with open(held / leftovers.LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        warden.sweep(str(tmp_path))
+        leftovers.sweep(str(tmp_path))
     assert [folder.exists() for folder in (old, held, new)] == [False, True, True]
 
 
@@ -287,7 +375,7 @@ library.ptrace(17, pid, None, None)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
-        file.write(regsets.library())
+        file.write(preload.library())
         file.flush()
         done = subprocess.run([sys.executable, "-c", code, file.name], capture_output=True, text=True)
     assert done.stdout.strip() == "5", done.stderr

@@ -82,9 +82,9 @@ def _run(
     from nslab.machines.attached import attached
 
     terminal = os.isatty(0) and os.isatty(1) if tty is None else tty
-    raise typer.Exit(
-        attached(
+    with common.starting(command, cwd, False, False):
+        status = attached(
             command, write=write, memory=memory, network=not offline, cwd=cwd, env=common.environment(env), timeout=timeout,
             terminal=terminal,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    raise typer.Exit(status)

@@ -7,8 +7,8 @@ A kernel of one's own is a user-mode Linux, an ordinary process that needs no ri
     notebook server, or nslab vm ── warden ─┬─ linux.uml ── init (``inside``) ── the notebook's Python, or a command
       ``own``, ``provisioner``              └─ slirp4netns: its network, and ports on 127.0.0.1
 
-``needs`` says what it takes, ``words`` what they say to each other, ``regsets`` what some processors need besides,
-``kernelspecs`` offers it in Jupyter.
+``needs`` says what it takes, ``words`` what they say to each other, ``preload`` what both programs lack, ``slirp`` how the
+network is told what to do, ``leftovers`` how the killed are cleaned up after; ``kernelspecs`` offers it in Jupyter.
 """
 
 from importlib import import_module

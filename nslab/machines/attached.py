@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import signal
@@ -15,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nslab.errors import CommandTimeout, NslabError
-from nslab.machines.own import OwnKernel
+from nslab.machines.own import BOOTING, BootError, OwnKernel
 from nslab.namespaces import Result
 from nslab.namespaces.attached import END_OF_FILE, every_key, signals_here
+from nslab.namespaces.running import LONGEST, check_timeout
 
 
 def attached(command: Sequence[str], *, terminal: bool, timeout: float | None = None, **options: Any) -> int:
@@ -25,21 +27,43 @@ def attached(command: Sequence[str], *, terminal: bool, timeout: float | None = 
 
     With ``terminal`` it has one, of the size of that here, which passes on every key. While it boots a terminal says so.
     """
+    check_timeout(timeout)
     begin = time.monotonic()
-    with signals_here() as signals, OwnKernel(command, terminal=_size() if terminal else None, **options) as own:
-        with _progress(own):
-            own.wait_up(_show)
-        with every_key() if terminal else contextlib.nullcontext():
-            status = _carry(own, signals.fileno(), terminal, None if timeout is None else begin + timeout)
-    if status is None:
-        result = Result(own.args, -signal.SIGKILL, "", "", 0, time.monotonic() - begin, True)
-        raise CommandTimeout(f"{' '.join(command)!r} was still running after {timeout:g} s, and was ended", result)
+    deadline = None if timeout is None else begin + timeout
+    try:
+        with signals_here() as signals, OwnKernel(command, terminal=_size() if terminal else None, **options) as own:
+            with _progress(own):
+                stopped_by = _boot(own, signals.fileno(), deadline)
+            if stopped_by:
+                return 128 + stopped_by
+            with every_key() if terminal else contextlib.nullcontext():
+                status = _carry(own, signals.fileno(), terminal, deadline)
+    except TimeoutError:
+        result = Result(tuple(command), -signal.SIGKILL, "", "", 0, time.monotonic() - begin, True)
+        raise CommandTimeout(f"{' '.join(command)!r} was still running after {timeout:g} s, and was ended", result) from None
     return status if status >= 0 else 128 - status
 
 
-def _carry(own: OwnKernel, signals: int, terminal: bool, deadline: float | None) -> int | None:
-    """Until it is over; None when the deadline came first."""
+def _boot(own: OwnKernel, signals: int, deadline: float | None) -> int:
+    """Until it is up; 0, or the number of the signal that came before. TimeoutError when the deadline did."""
+    last = min(time.monotonic() + BOOTING, deadline or math.inf)
+    while not own.is_up and own.over is None:
+        try:
+            own.wait_up(_show, last - time.monotonic(), signals)
+        except BootError:
+            if deadline and time.monotonic() >= deadline:
+                raise TimeoutError from None
+            raise
+        if select.select([signals], [], [], 0)[0] and (numbers := set(os.read(signals, 64)) - {signal.SIGWINCH}):
+            return min(numbers)
+    return 0
+
+
+def _carry(own: OwnKernel, signals: int, terminal: bool, deadline: float | None) -> int:
+    """Until it is over; its status. TimeoutError when the deadline came first."""
     reading = True
+    if terminal:
+        own.send(size=_size())  # it may have changed meanwhile
     while own.over is None:
         poller = select.poll()
         poller.register(own, select.POLLIN)
@@ -48,8 +72,8 @@ def _carry(own: OwnKernel, signals: int, terminal: bool, deadline: float | None)
             poller.register(0, select.POLLIN)
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            return None
-        for fd, _ in poller.poll(None if left is None else left * 1000):
+            raise TimeoutError
+        for fd, _ in poller.poll(None if left is None else min(left * 1000, LONGEST)):
             if fd == own.fileno():
                 own.receive(_show)
             elif fd == signals:
@@ -81,7 +105,7 @@ def _show(name: str, data: bytes) -> None:
 
 
 def _size() -> tuple[int, int]:
-
+    """Rows and columns of the terminal here."""
     try:
         rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
     except OSError:

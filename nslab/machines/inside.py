@@ -203,8 +203,10 @@ class Command:
                     os.chdir(plan["cwd"])
                 os.execvpe(plan["command"][0], plan["command"], plan["env"])
             except OSError as error:
-                os.write(2, f"{plan['command'][0]}: {error.strerror}\n".encode())
+                os.write(2, os.fsencode(f"{plan['command'][0]}: {error.strerror}\n"))
                 os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+            finally:
+                os._exit(126)
         for file in theirs:
             file.close()
         self.line.send(started=self.pid)
@@ -266,6 +268,9 @@ class Command:
                     os.killpg(self.pid, number)
             case {"size": size}:
                 self._resize(*size)
+            case {"forget": _}:
+                Path("/proc/sys/vm/drop_caches").write_text("2")
+                self.line.send(forgotten=True)
             case {"sync": _}:
                 os.sync()
                 self.line.send(synced=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nslab.errors import Unavailable
+from nslab.errors import SpecError, Unavailable
 from nslab.machines.machine import Machine
 from nslab.machines.report import Check
 
@@ -16,7 +17,8 @@ KERNEL, NETWORK = "linux.uml", "slirp4netns"
 MEMORY = "768M"
 INSTALL = "apt-get install user-mode-linux slirp4netns, as root (Debian; Ubuntu 24.04 has no user-mode-linux)"
 LONGEST = 70  # bytes of the path of a folder with sockets: with the rest it has to fit into 108, unix(7)
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+LEAST = 64 << 20
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,14 @@ class Found:
 
 
 def size(text: str) -> int:
-    """Bytes, as the kernel's mem= has them: 768M."""
-    return int(text[:-1]) * UNITS[text[-1].upper()] if text[-1:].upper() in UNITS else int(text)
+    """Bytes, as the kernel's mem= has them: 768M. SpecError for what is none, or too few for a kernel to start."""
+    match = re.fullmatch(r"([0-9]+)([KMG]?)", text, re.ASCII | re.IGNORECASE)
+    if not match:
+        raise SpecError("memory", f"{text!r} is no size, such as 768M or 2G")
+    wanted = int(match[1]) * UNITS[match[2].upper()]
+    if wanted < LEAST:
+        raise SpecError("memory", f"{text} is too little: a kernel does not start with less than {LEAST >> 20}M")
+    return wanted
 
 
 def find(memory: str = MEMORY) -> Found:

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nslab.errors import CommandTimeout, NslabError
-from nslab.machines import needs, warden, words
+from nslab.errors import CommandTimeout, NslabError, SpecError
+from nslab.machines import leftovers, needs, warden, words
 from nslab.namespaces import Result
+from nslab.namespaces.running import check_timeout
+from nslab.ops import spec
 
 ADDRESS, GATEWAY, RESOLVER, CIDR = "100.64.255.100", "100.64.255.2", "100.64.255.3", "100.64.255.0/24"
 HOSTNAME = "own-kernel"
@@ -46,10 +48,14 @@ class OwnKernel:
 
     def __init__(
         self, command: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
-        write: Iterable[str] = (), memory: str = needs.MEMORY, network: bool = True,
+        write: Sequence[str] = (), memory: str = needs.MEMORY, network: bool = True,
         ports: Iterable[tuple[int, int]] = (), terminal: tuple[int, int] | None = None, files: Mapping[str, str] | None = None,
         hardware: Sequence[str] = (), modules_first: bool = True,
     ):  # fmt: skip
+        self.args, variables = spec.argv(command), spec.environment(env)
+        for argument, path in (("cwd", cwd), *(("write", path) for path in write)):
+            if path is not None:
+                spec.folder_there(argument, spec.text(argument, path))
         found = needs.find(memory)
         self._wanted = list(ports)
         here = os.path.realpath(cwd or os.getcwd())
@@ -57,11 +63,13 @@ class OwnKernel:
         paths = [here, package, sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable)), *sys.path]
         paths += os.environ.get("LD_LIBRARY_PATH", "").split(":")
         seen = {os.path.realpath(path) for path in paths if os.path.isdir(path)}
-        writable = sorted({os.path.realpath(path) for path in write} - {"/"})
+        writable = sorted({os.path.realpath(path) for path in write})
+        if "/" in writable:
+            raise SpecError("write", "the whole machine cannot be written to: say which folders")
         covered = [path for path in sorted(seen - set(writable)) if path.startswith(tuple(f"{each}/" for each in COVERED))]
         inside = {
-            "command": list(command), "cwd": here, "write": writable, "covered": covered, "modules": found.modules,
-            "env": {name: value for name, value in (os.environ if env is None else env).items() if name not in NOT_PASSED},
+            "command": self.args, "cwd": here, "write": writable, "covered": covered, "modules": found.modules,
+            "env": {name: value for name, value in variables.items() if name not in NOT_PASSED},
             "hostname": HOSTNAME, "files": {"/etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {HOSTNAME}\n", **(files or {})},
             "network": {"name": "vec0", "address": ADDRESS, "prefix": 24, "gateway": GATEWAY, "resolver": RESOLVER}
             if network
@@ -73,7 +81,6 @@ class OwnKernel:
             "memory": memory, "ports": self._wanted, "cidr": CIDR, "python": sys.executable, "package": package,
             "inside": inside, "hardware": list(hardware),
         }  # fmt: skip
-        self.args = tuple(command)
         self.ports: list[int] = []  # on the machine's 127.0.0.1, once they are there
         self.progress = "kernel"
         self.started = False
@@ -128,7 +135,7 @@ class OwnKernel:
         if self._line.closed and self.over is None:
             self.process.wait()
             if self._folder:
-                warden.clear(Path(self._folder))
+                leftovers.clear(Path(self._folder))
             self.over = {"why": "its warden was ended", "console": ""}
 
     @property
@@ -136,11 +143,16 @@ class OwnKernel:
         """Whether the command has been started, and its ports are there."""
         return self.started and len(self.ports) == len(self._wanted)
 
-    def wait_up(self, hear: Listener | None = None, timeout: float = BOOTING) -> None:
-        """Until it has booted and the command was started; BootError when that does not happen."""
+    def wait_up(self, hear: Listener | None = None, timeout: float = BOOTING, unless: int | None = None) -> None:
+        """Until it has booted and the command was started; BootError when that does not happen.
+
+        Or until something can be read from the descriptor ``unless``.
+        """
         deadline = time.monotonic() + timeout
         while not self.is_up and self.over is None:
-            if not self.readable(deadline - time.monotonic()):
+            if not self.readable(deadline - time.monotonic(), unless):
+                if unless is not None and select.select([unless], [], [], 0)[0]:
+                    return
                 self.close()
                 assert self.over is not None
                 self.over["why"] = f"it had not booted after {timeout:.0f} seconds, and came as far as: {self.progress}"
@@ -196,11 +208,13 @@ class OwnKernel:
         said = "\n  ".join(["\nits console said last:", *lines]) if lines else ""
         return f"the kernel of your own did not come up: {why}{said}"
 
-    def readable(self, timeout: float) -> bool:
-        """Whether it says something within ``timeout`` seconds."""
+    def readable(self, timeout: float, unless: int | None = None) -> bool:
+        """Whether it says something within ``timeout`` seconds, and before something can be read from ``unless``."""
         poller = select.poll()
         poller.register(self, select.POLLIN)
-        return bool(poller.poll(max(0, timeout) * 1000))
+        if unless is not None:
+            poller.register(unless, select.POLLIN)
+        return any(fd == self.fileno() for fd, _ in poller.poll(max(0, timeout) * 1000))
 
 
 def run_in_own_kernel(
@@ -210,6 +224,7 @@ def run_in_own_kernel(
 
     CommandTimeout when it takes longer than ``timeout`` seconds, booting not counted; BootError when it does not come up.
     """
+    check_timeout(timeout)
     got = {"out": bytearray(), "err": bytearray()}
     start = time.monotonic()
 

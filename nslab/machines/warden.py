@@ -11,6 +11,8 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
+import select
 import selectors
 import shutil
 import signal
@@ -21,17 +23,23 @@ from collections import deque
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from nslab import procfs, syscalls
-from nslab.machines import words
-from nslab.machines.regsets import image
+from nslab import syscalls
+from nslab.machines import leftovers, words
+from nslab.machines.preload import image
+from nslab.machines.slirp import Network, listens
 from nslab.spawner.reaper import Reaper
 from nslab.syscalls import guard
 
-PREFIX, LOCK = "nslab-own-", "lock"  # of the folder; of the file in it that a warden holds
 INIT = '#!/bin/sh\n{libraries}exec {python} -I -S -c "import sys; sys.path.insert(0, sys.argv[1]); {main}" {package} {folder}\n'
 MAIN = "from nslab.machines.inside import main; main(sys.argv[2])"
 GRACE = 1.0  # seconds for the kernel to write back what it has of the machine's files
-STALE = 60.0  # seconds after which a folder that nobody holds is somebody's who was killed
+LISTENING = 10.0  # seconds until slirp4netns listens, on a busy machine
+MOST_FILES = 1 << 16  # descriptors of a kernel, if so many are allowed: each costs memory of the machine's kernel
+FASTEST = 10_000  # new ones in a second, as by find(1)
+HINTS = {
+    signal.SIGKILL: ": somebody killed it, or there was no memory left",
+    signal.SIGBUS: ": the folder in which the file is that is its memory, /dev/shm or TMPDIR, has no room left",
+}
 ENDED = {"kernel": "the kernel", "network": "slirp4netns, its network,", "client": "whoever asked for it"}
 
 
@@ -45,7 +53,7 @@ def main(control: int, client: int) -> NoReturn:
     watched = os.fdopen(os.pidfd_open(client), "rb", buffering=0)
     if os.getppid() != client:  # it died while we started, and the number may be somebody else's
         os._exit(0)
-    guard.name_process("nslab-warden")
+    guard.name_process(leftovers.WARDEN)
     os.set_inheritable(control, False)
     with contextlib.suppress(OSError):
         Warden(words.Line(os.fdopen(control, "r+b", buffering=0)), watched).keep()
@@ -62,23 +70,27 @@ class Warden:
         self.console: deque[str] = deque(maxlen=40)
         self.said: dict[str, Any] = {}  # how the command ended, or why there is none
         self.inside: words.Line | None = None
+        self.network: Network | None = None
+        self.started = self.forgetting = False
         self.ending = 0.0  # by when, once the end was asked for
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self.most_files = min(hard, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.most_files, hard))
 
     def keep(self) -> None:
         """From the plan to the end of all, and of the folder."""
         first = self.client.receive()
         if not first:
             return
-        sweep(first[0]["folder"])
-        folder = Path(first[0]["folder"], PREFIX + os.urandom(4).hex())
-        folder.mkdir(0o700)
+        self.folder = folder = Path(first[0]["folder"], leftovers.PREFIX + os.urandom(4).hex())
         why = ""
         try:
-            (folder / LOCK).touch()
-            with open(folder / LOCK) as held:
+            folder.mkdir(0o700)
+            (folder / leftovers.LOCK).touch()
+            with open(folder / leftovers.LOCK) as held:
                 fcntl.flock(held, fcntl.LOCK_EX)
                 self.client.send(folder=str(folder))
-                self._start(first[0], folder)
+                self._start(first[0])
                 why = self._watch()
         except (OSError, RuntimeError) as error:
             why = str(error)
@@ -88,7 +100,8 @@ class Warden:
         with contextlib.suppress(OSError):
             self.client.send(over={"why": why, "console": "\n".join(self.console), **self.said})
 
-    def _start(self, plan: dict[str, Any], folder: Path) -> None:
+    def _start(self, plan: dict[str, Any]) -> None:
+        folder = self.folder
         python, package = plan["python"], plan["package"]
         inside, path = plan["inside"], os.environ.get("LD_LIBRARY_PATH")
         libraries = f"export LD_LIBRARY_PATH={_quoted(path)}\n" if path else ""
@@ -98,26 +111,23 @@ class Warden:
         (folder / "init").write_text(INIT.format(main=MAIN, folder=folder, **quoted))
         (folder / "init").chmod(0o700)
         self.ports = plan["ports"]
-        self.api, self.address = folder / "api", ""
         env = {"HOME": str(folder), "PATH": os.environ.get("PATH", os.defpath), "TMPDIR": plan["memory_folder"]}
         interfaces = []
-        if inside["network"]:
-            network = folder / "net"
-            options = [f"--api-socket={self.api}", "--target-type=bess", f"--cidr={plan['cidr']}", "--disable-host-loopback"]
-            self._run("network", [plan["slirp"], *options, str(network)], env)
-            _wait_for(network, self.pids["network"])
-            interfaces = [f"vec0:transport=bess,dst={network},depth=64"]
-            self.address = inside["network"]["address"]
         ours, theirs = socket.socketpair()
-        with theirs, image() as regsets:
-            for inherited in (theirs, regsets):
-                os.set_inheritable(inherited.fileno(), True)
-            line = theirs.fileno()
+        with theirs, image() as library:
+            os.set_inheritable(library.fileno(), True)
+            env["LD_PRELOAD"] = f"/proc/self/fd/{library.fileno()}"
+            if inside["network"]:
+                self.network = Network(plan["slirp"], folder, plan["cidr"], inside["network"]["address"])
+                self._run("network", self.network.command, env)
+                self._wait_for(self.network.wire)
+                interfaces = [f"vec0:transport=bess,dst={self.network.wire},depth=64"]
+            os.set_inheritable(theirs.fileno(), True)
             boot = [
                 plan["kernel"], "rootfstype=hostfs", "root=/dev/root", "ro", f"mem={plan['memory']}", f"init={folder}/init",
-                "con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line}", "quiet", *interfaces, *plan["hardware"],
+                "con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{theirs.fileno()}", "quiet", *interfaces, *plan["hardware"],
             ]  # fmt: skip
-            self._run("kernel", boot, {**env, "LD_PRELOAD": f"/proc/self/fd/{regsets.fileno()}"})
+            self._run("kernel", boot, env)
         self.inside = words.Line(os.fdopen(ours.detach(), "r+b", buffering=0))
         self.selector.register(self.inside, selectors.EVENT_READ, "inside says")
 
@@ -149,16 +159,35 @@ class Warden:
         self.selector.register(os.fdopen(os.pidfd_open(pid), "rb", buffering=0), selectors.EVENT_READ, name)
         self.selector.register(output, selectors.EVENT_READ, "console")
 
+    def _wait_for(self, path: Path) -> None:
+        """Until slirp4netns listens at a socket that it makes: soon, or it ends, or who asked for it does.
+
+        Nothing tells when: inotify(7) would of the file, which is there before anybody listens.
+        """
+        found = {key.data: key.fd for key in self.selector.get_map().values()}
+        network, ends = found["network"], select.poll()
+        for fd in (network, found["client"]):
+            ends.register(fd, select.POLLIN)
+        deadline = time.monotonic() + LISTENING
+        while not listens(path):
+            for fd, _ in ends.poll(2):
+                raise RuntimeError(self._cause("network") if fd == network else "whoever asked for it has ended")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"slirp4netns made no network in {LISTENING:.0f} seconds")
+
     # -- while it runs --------------------------------------------------------------------------------------------------
 
     def _watch(self) -> str:
         """Until one of them is gone; what happened, in words, or "" for what was asked for."""
-        why = ""
+        why, look = "", 0.0
         while True:
-            left = self.ending - time.monotonic() if self.ending else None
-            if left is not None and left <= 0:
+            if self.ending and self.ending <= time.monotonic():
                 return why
-            events = self.selector.select(left)
+            pause = min(0.5, self.most_files / 2 / FASTEST)
+            events = self.selector.select(min(pause, self.ending - time.monotonic()) if self.ending else pause)
+            if time.monotonic() >= look:
+                look = time.monotonic() + pause
+                self._spare_files()
             gone = ""
             for key, _ in events:
                 match key.data:
@@ -175,8 +204,24 @@ class Warden:
             if gone == "client":
                 self._end()
                 self.selector.unregister(next(key.fileobj for key in self.selector.get_map().values() if key.data == gone))
-            elif gone and gone != "client":
+            elif gone:
                 return why or self._cause(gone)
+
+    def _spare_files(self) -> None:
+        """Have the kernel forget files that nobody has open before it runs out: each that it knows costs a descriptor."""
+        files = f"/proc/{self.pids['kernel']}/fd"
+        if self.forgetting:
+            return
+        with contextlib.suppress(OSError):  # it has just ended
+            self.forgetting = (os.stat(files).st_size or len(os.listdir(files))) > self.most_files // 2  # a size since 6.2
+            if self.forgetting:
+                self._tell(forget=True)
+
+    def _tell(self, **message: Any) -> None:
+        """To the first process inside, if it is there still."""
+        with contextlib.suppress(OSError):
+            if self.inside:
+                self.inside.send(**message)
 
     def _note(self, file: Any) -> None:
         data = file.read(1 << 16)
@@ -193,18 +238,17 @@ class Warden:
             if "end" in message:
                 self._end()
                 return str(message["end"])
-            if self.inside:
-                self.inside.send(**message)
+            self._tell(**message)
         if self.client.closed:
             self.selector.unregister(self.client)
             self._end()
         return ""
 
     def _end(self) -> None:
-        """Have the machine's files written back, and be done a second later at most."""
-        if not self.ending and self.inside:
-            self.ending = time.monotonic() + GRACE
-            self.inside.send(sync=True)
+        """Have the machine's files written back, and be done a second later at most; at once when nothing has run yet."""
+        if not self.ending:
+            self.ending = time.monotonic() + (GRACE if self.started else 0)
+            self._tell(sync=True)
 
     def _pass_up(self) -> None:
         assert self.inside
@@ -213,30 +257,23 @@ class Warden:
                 self.said |= message
             elif "connected" in message:
                 self.client.send(ready=self._forward())
+            elif "forgotten" in message:
+                self.forgetting = False
             elif not self.client.closed:
+                if "started" in message:
+                    self.started = True  # so all that is in the folder has been read, or is connected
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    leftovers.sweep(str(self.folder.parent))
                 with contextlib.suppress(OSError):
                     self.client.send(**message)
         if self.inside.closed:
             self.selector.unregister(self.inside)
 
     def _forward(self) -> list[int]:
-        """Have slirp4netns listen on 127.0.0.1 for each port; the numbers there, other ones where somebody has taken them.
-
-        It takes orders from when it has noticed the kernel on.
-        """
-        _wait_for(self.api, self.pids["network"])
-        return [self._forwarded(outside, inside) or self._forwarded(_free_port(), inside) for outside, inside in self.ports]
-
-    def _forwarded(self, outside: int, inside: int) -> int:
-        request = {
-            "proto": "tcp", "host_addr": "127.0.0.1", "host_port": outside, "guest_addr": self.address, "guest_port": inside,
-        }  # fmt: skip
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(str(self.api))
-            sock.sendall(json.dumps({"execute": "add_hostfwd", "arguments": request}).encode())
-            sock.shutdown(socket.SHUT_WR)
-            answer = b"".join(iter(lambda: sock.recv(4096), b""))
-        return outside if b'"error"' not in answer else 0
+        """Ports on 127.0.0.1 that lead to those inside; it takes orders from when it has noticed the kernel on."""
+        assert self.network
+        self._wait_for(self.network.orders)
+        return [self.network.forward(*pair) for pair in self.ports]
 
     def _cause(self, name: str) -> str:
         """What became of a process, in words."""
@@ -250,55 +287,10 @@ class Warden:
             if "Kernel panic" in text:
                 return f"{ENDED[name]} gave up: {text.strip()}"
         if code < 0:
-            hint = ": somebody killed it, or there was no memory left" if code == -signal.SIGKILL else ""
-            return f"{ENDED[name]} was ended by {signal.Signals(-code).name}{hint}"
+            return f"{ENDED[name]} was ended by {signal.Signals(-code).name}{HINTS.get(signal.Signals(-code), '')}"
+        if name == "kernel" and self.started and not code:
+            return "it was switched off from inside"
         return f"{ENDED[name]} ended with status {code}"
-
-
-def sweep(parent: str) -> None:
-    """Remove the folders of wardens of this user who were killed together with all that would have removed them."""
-    for folder in Path(parent).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            info = folder.lstat()
-            if info.st_uid != os.geteuid() or time.time() - info.st_mtime < STALE:
-                continue
-            with open(folder / LOCK) as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                clear(folder)
-
-
-def clear(folder: Path) -> None:
-    """End what is left of a kernel whose warden was killed, by the folder that its processes name, and remove that.
-
-    Those that ran programs inside are let go when the kernel that traced them dies: they would go on in this one.
-    """
-    name = os.fsencode(folder)
-    for pid in procfs.pids():
-        with contextlib.suppress(OSError), os.fdopen(os.pidfd_open(pid), "rb", buffering=0) as process:
-            if name in Path(f"/proc/{pid}/cmdline").read_bytes():
-                signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_for(path: Path, pid: int) -> None:
-    """Until a child of ours listens at a socket that it makes: soon, or it ends."""
-    deadline = time.monotonic() + 10
-    while not _listens(path):
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) or time.monotonic() > deadline:
-            raise RuntimeError("slirp4netns made no network")
-        time.sleep(0.002)
-
-
-def _listens(path: Path) -> bool:
-    """Whether somebody listens there, as the kernel's list says: a connection would be taken for the one."""
-    with open("/proc/self/net/unix", "rb") as file:
-        return any(line.split()[3] == b"00010000" for line in file if line.rstrip().endswith(b" " + os.fsencode(path)))
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _quoted(text: str) -> str:

@@ -1,9 +1,10 @@
 """What the three say to each other: who asked for a kernel of its own, the warden, and the first process inside.
 
 Lines of JSON, each an object with one key. Down: {"in": bytes for the command}, with "" for their end; {"signal": number};
-{"size": [rows, columns]}; {"sync": true}; {"end": why}. Up: {"progress": word}; {"connected": true}; {"started": pid};
-{"out"} and {"err"} with bytes; {"taken": how many of "in"}; {"synced": true}; {"ended": status}; {"failed": why}; and of the
-warden {"folder": path}, {"ready": ports}, {"over": ...}. Bytes are in base64: what passes a serial line is text, in lines.
+{"size": [rows, columns]}; {"sync": true}; {"forget": true}; {"end": why}. Up: {"progress": word}; {"connected": true};
+{"started": pid}; {"out"} and {"err"} with bytes; {"taken": how many of "in"}; {"synced": true}; {"forgotten": true};
+{"ended": status}; {"failed": why}; and of the warden {"folder": path}, {"ready": ports}, {"over": ...}. Bytes are in base64:
+what passes a serial line is text, in lines.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Line:
 
     def receive(self) -> list[dict[str, Any]]:
         """The messages that have come, after waiting for something; ``closed`` once the other end is."""
-        data = self._file.read(1 << 16)
+        try:
+            data = self._file.read(1 << 16)
+        except ConnectionResetError:  # it was killed, and had not read all
+            data = b""
         self.closed = self.closed or data == b""
         *lines, self._rest = (self._rest + (data or b"")).split(b"\n")
         return [message for message in map(_message, lines) if message]

@@ -22,7 +22,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
 
 from nslab import procfs
-from nslab.machines import kernelspecs, needs, regsets
+from nslab.machines import kernelspecs, needs, preload
 
 ROOT = Path(__file__).resolve().parents[2]
 TURNS = 5
@@ -77,7 +77,7 @@ def own_kernel() -> Iterator[Result]:
 
 def _bare() -> float:
     """Seconds from nothing to the end of a boot that does nothing else."""
-    with tempfile.TemporaryDirectory(prefix="nslab-bare-", dir="/tmp") as folder, regsets.image() as library:
+    with tempfile.TemporaryDirectory(prefix="nslab-bare-", dir="/tmp") as folder, preload.image() as library:
         init = Path(folder, "init")
         init.write_text(INIT.format(python=sys.executable))
         init.chmod(0o755)
