@@ -10,13 +10,15 @@ from xml.etree import ElementTree
 import pytest
 
 import nslab
-from nslab.model import KINDS, IdMap, IdRange, Mount, NamespaceId
+from nslab.model import KINDS, Counters, IdMap, IdRange, InterfaceState, Mount, NamespaceId
 from nslab.model.difference import Change, Difference
 from nslab.model.packets import Hop, Packet, Walk
 from nslab.model.snapshot import (
     CgroupContent,
     Holder,
     MountContent,
+    NetContent,
+    SeenInterface,
     SeenNamespace,
     SeenProcess,
     Snapshot,
@@ -73,8 +75,10 @@ def snapshot(containers: int = 1, name: str = "web") -> Snapshot:
             )
         )
     if containers:
+        lo = InterfaceState("lo", 1, "loopback", "", 65536, False, False, 0, 0, (), Counters())
+        lone = NetContent((SeenInterface(lo),), (), ())
         namespaces.append(
-            SeenNamespace("net", net, 0, "", NamespaceId(4, 1000), 0, None, (1000, 900), 1000, (), f"container {name}")
+            SeenNamespace("net", net, 0, "", NamespaceId(4, 1000), 0, None, (1000, 900), 1000, (), f"container {name}", lone)
         )
         log = SeenProcess(
             900, 2, "log", "S", 3, 0, ("log",), "", False, False, MACHINE | {"net": net}, (900,), "", "container log"

@@ -17,6 +17,7 @@ from nslab.render.changes import changes
 from nslab.render.folding import MOST, UNFOLD
 from nslab.render.mounts import mounts
 from nslab.render.namespace_map import namespace_map
+from nslab.render.networks import networks
 from nslab.render.owners import owners
 from nslab.render.picture import Picture
 from nslab.render.processes import processes
@@ -30,7 +31,7 @@ from nslab.trace import Trace
 # Of a snapshot; the first is what is drawn when nothing else is asked for.
 VIEWS: Mapping[str, Callable[..., Picture]] = {
     "owners": owners, "sharing": sharing, "processes": processes, "pids": pids, "ids": ids, "mounts": mounts,
-    "cgroups": cgroups, "anatomy": anatomy,
+    "networks": networks, "cgroups": cgroups, "anatomy": anatomy,
 }  # fmt: skip
 # Of what has one picture only.
 _OF: Mapping[type, Callable[..., Picture]] = {Difference: changes, Trace: sequence, Walk: walk}
@@ -40,8 +41,8 @@ def draw(*things: Any, view: str = "", of: str | int = "", title: str = "", most
     """A picture of containers and processes (which namespaces they are in), of a Snapshot, a Difference, a Trace or a Walk.
 
     ``view`` chooses one of a snapshot: owners (the tree of user namespaces with what each owns), sharing (who shares what with
-    whom), processes, pids, ids, mounts, cgroups, or anatomy (one container). ``of`` limits the picture to a container ("web")
-    or, as a number, to a process. Past ``most`` nodes what is alike is folded; None draws each.
+    whom), processes, pids, ids, mounts, networks, cgroups, or anatomy (one container). ``of`` limits the picture to a container
+    ("web") or, as a number, to a process. Past ``most`` nodes what is alike is folded; None draws each.
     """
     picture = _picture(things, view, of, title, most)
     if UNFOLD not in picture.dot:
