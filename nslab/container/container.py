@@ -271,9 +271,7 @@ class Container(Viewed):
 
         pidfd = self._must_live()
         with record(self.trace):
-            inside = forwarding.LOOPBACK if address is None else (forwarding.checked(address),)
-            made = forwarding.Forward(self, port, local=local, inside=inside, pidfd=pidfd)
-        return forwarding.keep(self._forwards, made, self.name)
+            return forwarding.start(self, self.name, port, local, address, self._forwards, pidfd=pidfd)
 
     def inside(self) -> tuple[Op, ...]:
         """What else each process that enters does first."""

@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -106,7 +106,7 @@ class Forward:
         return {"text/plain": repr(self), "text/html": f"<div>{escape(repr(self))} {link}</div>"}
 
 
-def checked(address: str) -> str:
+def _checked(address: str) -> str:
     """An address without a prefix; SpecError when it is none."""
     try:
         return str(ipaddress.ip_address(address))
@@ -138,8 +138,16 @@ def _start(way: joining.Way, words: Sequence[str], streams: Mapping[str, Any]) -
     return spawner.start(plan, work=work, fds={**streams, **way.fds}, borrowed=privilege.is_borrowed(plan))
 
 
-def keep(forwards: dict[Forward, str], made: Forward, name: str) -> Forward:
-    """Have it live as long as the others, those of them that have not ended; ``name`` is of what it leads into."""
+def start(
+    where: Any, name: str, port: int, local: int, address: str | None, forwards: dict[Forward, str], *,
+    addresses: Iterable[str] = (), pidfd: Descriptor | None = None,
+) -> Forward:  # fmt: skip
+    """A Forward to loopback inside, else to ``addresses``, or to the one ``address`` that is given.
+
+    It lives as long as the others in ``forwards``, those of them that have not ended; ``name`` is of what it leads into.
+    """
+    inside = (*LOOPBACK, *addresses) if address is None else (_checked(address),)
+    made = Forward(where, port, local=local, inside=inside, pidfd=pidfd)
     for ended in [each for each in forwards if not each.alive]:
         del forwards[ended]
     forwards[made] = name

@@ -61,20 +61,20 @@ def check_mtu(mtu: Any) -> int:
     return mtu
 
 
-def interfaced(text: Any, argument: str = "address") -> Interfaced:
+def interfaced(text: Any) -> Interfaced:
     """ "10.0.0.1/24": an address and the length of its subnet, which must be said."""
     try:
         found = ipaddress.ip_interface(text)
     except ValueError as error:
-        raise SpecError(argument, f"{text!r} is not an address with a prefix, as 10.0.0.1/24 or fd00::1/64: {error}") from None
+        raise SpecError("address", f"{text!r} is not an address with a prefix, as 10.0.0.1/24 or fd00::1/64: {error}") from None
     if isinstance(text, str) and "/" not in text:
-        raise SpecError(argument, f"{text} says no prefix: {text}/24, or {found} for this one address alone")
+        raise SpecError("address", f"{text} says no prefix: {text}/24, or {found} for this one address alone")
     if found.is_multicast or found.is_unspecified:
-        raise SpecError(argument, f"{text} cannot be the address of an interface")
+        raise SpecError("address", f"{text} cannot be the address of an interface")
     network = found.network
     if network.version == 4 and network.prefixlen < 31 and found.ip in (network.network_address, network.broadcast_address):
         which = "network" if found.ip == network.network_address else "broadcast"
-        raise SpecError(argument, f"{found.ip} is the {which} address of {network}, not one for an interface")
+        raise SpecError("address", f"{found.ip} is the {which} address of {network}, not one for an interface")
     return found
 
 

@@ -25,9 +25,9 @@ def cell(
     return f'<td{given}><font color="{ink_on(colour) if colour else INK}">{f"<b>{inner}</b>" if bold else inner}</font></td>'
 
 
-def kind_cell(kind: str, text: str = "", *, tip: str = "", port: str = "") -> str:
+def kind_cell(kind: str, text: str = "", *, tip: str = "") -> str:
     """A cell in the colour of a kind, that names it."""
-    return cell(f"{kind} {text}".strip(), colour=KINDS[kind].colour, align="center", tip=tip or KINDS[kind].isolates, port=port)
+    return cell(f"{kind} {text}".strip(), colour=KINDS[kind].colour, align="center", tip=tip or KINDS[kind].isolates)
 
 
 def kind_cells(kinds: Iterable[str]) -> str:

@@ -91,10 +91,9 @@ def forward(lab: Lab, name: str, port: int, local: int, address: str | None) -> 
     """Bring a service of a node to the machine's loopback; see Node.forward."""
     from nslab.namespaces import forwarding
 
-    inside = (*forwarding.LOOPBACK, *lab.addresses.get(name, ())) if address is None else (forwarding.checked(address),)
     with record(lab.trace):
-        made = forwarding.Forward(lab.node(name)["net"], port, local=local, inside=inside)
-    return forwarding.keep(lab.forwards, made, name)
+        where = lab.node(name)["net"]
+        return forwarding.start(where, name, port, local, address, lab.forwards, addresses=lab.addresses.get(name, ()))
 
 
 def _network(lab: Lab, name: str) -> Network:
