@@ -19,7 +19,8 @@ from nslab.errors import CommandTimeout, NslabError
 from nslab.machines.own import BOOTING, BootError, OwnKernel
 from nslab.namespaces import Result
 from nslab.namespaces.attached import END_OF_FILE, every_key, signals_here
-from nslab.namespaces.running import LONGEST, check_timeout
+from nslab.namespaces.running import check_timeout
+from nslab.namespaces.streams import LONGEST
 
 
 def attached(command: Sequence[str], *, terminal: bool, timeout: float | None = None, **options: Any) -> int:
