@@ -16,7 +16,7 @@ import nslab
 from nslab.model import KINDS, NamespaceId
 from nslab.model.snapshot import Snapshot
 from nslab.observe import belonging
-from nslab.procfs.walk import Raw
+from nslab.procfs.found import Raw
 from tests.helpers import ROOT, Row, eventually, link, lsns
 
 THREAD = """

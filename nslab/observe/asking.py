@@ -12,7 +12,7 @@ from errno import EINVAL, ENOTTY, EPERM
 
 from nslab.errors import SyscallError
 from nslab.model import KINDS, NamespaceId
-from nslab.procfs.walk import Said, inode
+from nslab.procfs.found import Said, inode
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 

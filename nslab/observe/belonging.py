@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from nslab.container.listing import owned
 from nslab.model import KINDS, NamespaceId
 from nslab.namespaces import claims
-from nslab.procfs.walk import Raw
+from nslab.procfs.found import Raw
 
 BORROWED = "borrowed by nslab"  # the user namespace in which all else of an ordinary user is made
 KindsOf = Mapping[int, Mapping[str, NamespaceId]]  # the namespaces of each process, by its PID

@@ -23,7 +23,7 @@ from nslab.observe.asking import Answers, Asker, identity_of, owner_uid
 from nslab.observe.scoping import scoped
 from nslab.ops.visits import TRIED, Place
 from nslab.procfs import walk
-from nslab.procfs.walk import Reference
+from nslab.procfs.found import Reference
 from nslab.spawner import running_pids
 
 _INITIAL_PID = 0xEFFFFFFC  # the inode of the PID namespace that the machine was started with

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from nslab.errors import SyscallError
 from nslab.model import NamespaceId
 from nslab.observe.asking import Asker, identity_behind
-from nslab.procfs.walk import Reference
+from nslab.procfs.found import Reference
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 

@@ -23,6 +23,7 @@ from nslab.observe.asking import Answers
 from nslab.ops import Plan
 from nslab.ops.visits import AT_ONCE, MOST, ORDER, Inside, Place, Visit, in_use, queues, tell
 from nslab.procfs import walk
+from nslab.procfs.found import Reference, Walk
 from nslab.spawner import Descriptor, ensure
 
 _FD = "seen"
@@ -85,7 +86,7 @@ class Visitor:
 
 def processes(
     names: tuple[str, ...], visitor: Visitor, *, commands: bool, first: Callable[[], None] | None = None
-) -> tuple[walk.Walk, list[Place] | None]:
+) -> tuple[Walk, list[Place] | None]:
     """The walk over all processes, which a visitor shares. With something to do ``first``, while the visitor begins, that will
     go on to these places, unasked.
     """
@@ -124,7 +125,7 @@ def objects_here() -> tuple[IpcObject, ...]:
 
 def by_members(
     kinds: Mapping[NamespaceId, str], members: Mapping[NamespaceId, list[int]],
-    references: Mapping[NamespaceId, list[walk.Reference]],
+    references: Mapping[NamespaceId, list[Reference]],
 ) -> Seen:  # fmt: skip
     """What /proc tells of the namespaces that somebody is in: id maps, clock offsets.
 

@@ -22,6 +22,7 @@ from nslab.errors import SyscallError
 from nslab.model import KINDS, IpcObject
 from nslab.ops.base import Context, Op
 from nslab.procfs import walk
+from nslab.procfs.found import Walk, inode
 from nslab.syscalls import mqueue, sysv
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -128,7 +129,7 @@ class _Visit:
         """The part of a walk that this process gets to do, and where it would go on; marshal is much faster than pickle."""
         found = walk.look(walk.Pieces(names, fds[0]).taken(), commands=commands)
         self._ahead = _ahead(found)
-        return marshal.dumps((found.plain(), [tuple(each) for each in self._ahead])), ()
+        return marshal.dumps((found.values(), [tuple(each) for each in self._ahead])), ()
 
     def follow(self, _: Sequence[int]) -> tuple[Any, Sequence[int]]:
         """Enter those places, while the one who asked puts together what both have found."""
@@ -186,14 +187,14 @@ class _Visit:
                 return 0, os.fsencode(_text(self._proc, "self/mountinfo"))
 
 
-def _ahead(found: walk.Walk) -> list[Place]:
+def _ahead(found: Walk) -> list[Place]:
     """Other namespaces than one's own that processes of this part of the walk are in."""
     own, places = found.told(found.own), {}
     for links, pids in found.groups().items():
         for kind, link, mine in zip(KINDS, links, own, strict=True):
             if kind in _AHEAD and link and link != mine and link not in places:
                 paths = tuple(f"/proc/{pid}/ns/{kind}" for pid in pids[:TRIED])
-                places[link] = Place(kind, paths, walk.inode(link), pids[0])
+                places[link] = Place(kind, paths, inode(link), pids[0])
     return [*places.values()][:AT_ONCE]
 
 

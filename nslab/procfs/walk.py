@@ -12,14 +12,13 @@ import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from fcntl import ioctl
 from os import close, readlink
 from os import open as open_at
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from nslab import procfs
 from nslab.model import KINDS
+from nslab.procfs.found import RawLinks, Reference, Said, Table, Walk, inode, plain
 
 _LINKS = (*KINDS, "time_for_children")
 _NAMES = tuple(map(os.fsencode, _LINKS))
@@ -34,130 +33,8 @@ _FILE = os.O_RDONLY | os.O_CLOEXEC
 _NS_GET_USERNS, _NS_GET_ID, _NUMBER = 0xB701, 0x8008B70D, bytes(8)  # see syscalls.nsfs
 _PF_KTHREAD = 0x00200000
 _GONE = (errno.ENOENT, errno.ESRCH)
-_ENCODING = sys.getfilesystemencoding()
 _PIECES = 250  # at most, so that the number of one is a byte
-
-RawLinks = tuple[bytes | None, ...]
 REFUSED: RawLinks = (None,) * len(_LINKS)  # told from the links of a process that is just ending by identity
-
-
-def _plain(text: bytes) -> str:
-    """As os.fsdecode, in a quarter of its time."""
-    return text.decode(_ENCODING, "surrogateescape")
-
-
-def inode(link: str) -> int:
-    """The number in the text of a link such as "uts:[4026531838]"."""
-    return int(link[link.index("[") + 1 : -1])
-
-
-class Raw(NamedTuple):
-    """A process as it was read: ``links`` are the texts of its namespace links by kind, None for those that were refused.
-
-    Its ``pids``, from those of the reader down, and its ``cgroup`` are read where it is in other namespaces than the reader.
-    """
-
-    pid: int
-    ppid: int
-    name: str
-    state: str
-    start: int
-    uid: int
-    threads: int
-    kernel: bool
-    command: tuple[str, ...]
-    exe: str
-    exe_deleted: bool
-    links: tuple[str | None, ...]
-    pids: tuple[int, ...]
-    cgroup: str
-
-
-class Reference(NamedTuple):
-    """Something that names a namespace, by the text of its link: a Holder to be, and a path by which it can be opened."""
-
-    link: str
-    sort: str
-    pid: int
-    detail: str
-    path: str
-
-
-class Table(NamedTuple):
-    """The mounts of a mount namespace: mountinfo as its oldest member that lets itself be read, ``pid``, sees it."""
-
-    start: int
-    pid: int
-    text: bytes
-
-
-class Said(NamedTuple):
-    """What the kernel said of the namespace that ``pid`` is in: its number, 0 where there are none, and the device and inode of
-    its owner, None when that is out of sight.
-    """
-
-    pid: int
-    number: int
-    owner: tuple[int, int] | None
-
-
-@dataclass
-class Walk:
-    """What was found. ``said`` has those without parents that could be asked, by the texts of their links; ``refused`` are the
-    processes whose links, ``closed`` those whose descriptors may not be read.
-    """
-
-    own: RawLinks
-    commands: bool
-    rows: list[tuple[Any, ...]] = field(default_factory=list)  # what a Raw is made of
-    processes: list[Raw] = field(default_factory=list)  # all, in order, once it is finished
-    references: list[Reference] = field(default_factory=list)
-    mounts: dict[str, Table] = field(default_factory=dict)
-    sockets: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # a process that has each, and as which descriptor
-    claims: list[tuple[int, int, str]] = field(default_factory=list)  # PID, descriptor, and what is said there: "lab ring"
-    said: dict[str, Said] = field(default_factory=dict)
-    refused: int = 0
-    closed: int = 0
-    vanished: int = 0
-    texts: dict[RawLinks, tuple[str | None, ...]] = field(default_factory=dict)
-
-    def groups(self) -> dict[tuple[str | None, ...], list[int]]:
-        """The PIDs of those that are in the same namespaces of all kinds."""
-        found: dict[tuple[str | None, ...], list[int]] = {}
-        for pid, *_, links, _, _ in self.rows:
-            found.setdefault(links, []).append(pid)
-        return found
-
-    def told(self, links: RawLinks) -> tuple[str | None, ...]:
-        """Those of the kinds as text, the same object for all who are in the same namespaces."""
-        texts = tuple(None if link is None else _plain(link) for link in links[: len(KINDS)])
-        return self.texts.setdefault(links, texts)
-
-    def finish(self, root: str = "/proc") -> None:
-        """Once all are looked at: put them in order, and take what mounts hold."""
-        self.processes = [*map(Raw._make, sorted(self.rows))]
-        for table in self.mounts.values():
-            if b" - nsfs " in table.text:
-                self.references += _held(table, root)
-
-    def plain(self) -> tuple[Any, ...]:
-        """As values that marshal knows, for ``add``."""
-        references = [tuple(each) for each in self.references]
-        mounts = {link: tuple(table) for link, table in self.mounts.items()}
-        said = {link: tuple(each) for link, each in self.said.items()}
-        return (self.rows, references, mounts, said, self.sockets, self.claims, self.refused, self.closed, self.vanished)
-
-    def add(self, other: tuple[Any, ...]) -> None:
-        """What another process has found in its pieces of the same walk."""
-        rows, references, mounts, said, sockets, claims, refused, closed, vanished = other
-        self.rows += rows
-        self.references += map(Reference._make, references)
-        for link, table in mounts.items():
-            self.mounts[link] = min(self.mounts.get(link, Table._make(table)), Table._make(table))
-        self.said = {link: Said._make(each) for link, each in said.items()} | self.said
-        self.sockets = {**sockets, **self.sockets}
-        self.claims += claims
-        self.refused, self.closed, self.vanished = self.refused + refused, self.closed + closed, self.vanished + vanished
 
 
 class Pieces(NamedTuple):
@@ -250,7 +127,7 @@ def _look(top: int, name: str, root: str, found: Walk) -> None:
         told = away or (not kernel and (found.commands or b"(nslab-" in text[:24]))
         command, exe, deleted = (_words(_read(b"cmdline", folder)), *_program(folder)) if told else ((), "", False)
         found.rows.append((
-            pid, int(fields[1]), _plain(text[text.index(b"(") + 1 : end]), state, start, os.fstat(folder).st_uid, threads,
+            pid, int(fields[1]), plain(text[text.index(b"(") + 1 : end]), state, start, os.fstat(folder).st_uid, threads,
             kernel, command, exe, deleted, texts, pids, cgroup,
         ))  # fmt: skip
         if links is REFUSED:
@@ -258,7 +135,7 @@ def _look(top: int, name: str, root: str, found: Walk) -> None:
         if kernel or state == "Z" or links is REFUSED:
             return
         if links[-1] != links[_TIME] and links[-1]:
-            found.references.append(Reference(_plain(links[-1]), "children", pid, "", f"{root}/{pid}/ns/time_for_children"))
+            found.references.append(Reference(plain(links[-1]), "children", pid, "", f"{root}/{pid}/ns/time_for_children"))
         _descriptors(folder, pid, root, found)
         if threads > 1:
             _threads(folder, pid, links, root, found)
@@ -277,7 +154,7 @@ def _elsewhere(folder: int, pid: int, links: RawLinks, found: Walk) -> tuple[tup
         with contextlib.suppress(ValueError):  # Linux before 4.1
             start = status.index(b"\nNSpid:") + 7
             pids = tuple(map(int, status[start : status.index(b"\n", start)].split()))
-    lines = _plain(_read(b"cgroup", folder)).splitlines()
+    lines = plain(_read(b"cgroup", folder)).splitlines()
     paths = {number: path for number, _, path in (line.split(":", 2) for line in lines)}
     return pids, paths.get("0") or next(iter(paths.values()), "")
 
@@ -357,10 +234,10 @@ def _descriptor(link: bytes, pid: int, number: int, root: str, found: Walk) -> N
     if link.startswith(_SOCKET):
         found.sockets.setdefault(link, (pid, number))
     elif link.startswith(_CLAIM):
-        found.claims.append((pid, number, _plain(link[len(_CLAIM) :].removesuffix(_GONE_FILE))))
+        found.claims.append((pid, number, plain(link[len(_CLAIM) :].removesuffix(_GONE_FILE))))
     else:
         path = f"{root}/{pid}/fd/{number}"
-        found.references.append(Reference(_plain(link), "descriptor", pid, str(number), path))
+        found.references.append(Reference(plain(link), "descriptor", pid, str(number), path))
 
 
 def _threads(folder: int, pid: int, links: RawLinks, root: str, found: Walk) -> None:
@@ -373,13 +250,13 @@ def _threads(folder: int, pid: int, links: RawLinks, root: str, found: Walk) -> 
                 link = readlink(os.fsencode(f"task/{thread}/ns/{kind}"), dir_fd=folder)
                 if link != own[kind]:
                     path = f"{root}/{pid}/task/{thread}/ns/{kind}"
-                    found.references.append(Reference(_plain(link), "thread", pid, thread, path))
+                    found.references.append(Reference(plain(link), "thread", pid, thread, path))
 
 
 def _program(folder: int) -> tuple[str, bool]:
     """The path of its program, and whether that is gone. The kernel's note "(deleted)" may as well be a part of the name."""
     try:
-        path = _plain(readlink(b"exe", dir_fd=folder))
+        path = plain(readlink(b"exe", dir_fd=folder))
     except OSError:
         return "", False
     if not path.endswith(" (deleted)"):
@@ -392,7 +269,7 @@ def _program(folder: int) -> tuple[str, bool]:
 
 
 def _words(text: bytes) -> tuple[str, ...]:
-    return tuple(_plain(text.removesuffix(b"\0")).split("\0")) if text else ()
+    return tuple(plain(text.removesuffix(b"\0")).split("\0")) if text else ()
 
 
 def _read(name: bytes, folder: int, room: int = 4096, *, lines: bool = False) -> bytes:
@@ -406,10 +283,3 @@ def _read(name: bytes, folder: int, room: int = 4096, *, lines: bool = False) ->
         return text
     finally:
         close(file)
-
-
-def _held(table: Table, root: str) -> Iterator[Reference]:
-    for line in table.text.split(b"\n"):
-        if b" - nsfs " in line:
-            mount = procfs.parse_mount(line)
-            yield Reference(mount.root, "mount", table.pid, mount.target, f"{root}/{table.pid}/root{mount.target}")
