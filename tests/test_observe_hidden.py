@@ -259,3 +259,27 @@ def test_a_visitor_that_is_killed_is_said_in_our_words() -> None:
             visitor.answer()
     finally:
         visitor.close()
+
+
+@pytest.mark.parametrize("shared", [0, 2**22])
+def test_who_is_killed_while_it_looks_does_not_spoil_the_look(shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nslab down ends all that is in the networks of a lab, visitors of others included."""
+    ask, killed = looking.Visitor.ask, []
+
+    def after_a_kill(visitor: looking.Visitor, *question: Any, **more: Any) -> None:
+        if len(killed) < deaths:
+            killed.append(visitor)
+            with contextlib.suppress(ProcessLookupError):  # it has met the fate that is meant here
+                signal.pidfd_send_signal(visitor._child.pidfd.fileno(), signal.SIGKILL)
+            assert visitor._child.pidfd.readable(10)
+        ask(visitor, *question, **more)
+
+    monkeypatch.setattr(discovering, "SHARED", shared)
+    monkeypatch.setattr(looking.Visitor, "ask", after_a_kill)
+    with nslab.Container(isolate="uts", hostname="web") as web:
+        deaths = 1
+        assert nslab.discover(web).by_id[web.namespaces.ids()["uts"]].content == UtsContent("web", "(none)")
+        assert killed
+        deaths = 100  # that is no accident
+        with pytest.raises(SpawnerError):
+            nslab.discover(web)

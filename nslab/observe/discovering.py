@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from nslab import procfs
-from nslab.errors import SyscallError
+from nslab.errors import SpawnerError, SyscallError
 from nslab.model import NamespaceId
 from nslab.model.snapshot import SeenProcess, Snapshot
 from nslab.namespaces import privilege
@@ -25,6 +25,7 @@ from nslab.procfs import walk
 from nslab.procfs.found import Reference
 from nslab.spawner import running_pids
 
+_TRIES = 3  # who looks inside may be killed there: nslab down ends all that is in the networks of a lab
 SHARED = 400  # processes from which on the walk is shared: it takes a visitor some milliseconds to be there
 
 
@@ -36,6 +37,17 @@ def discover(of: Any = None, *, contents: bool = True) -> Snapshot:
     IPC objects, the cgroup root. For what no member tells a process of the spawner goes in, and changes nothing. Without it and
     ``of``, which is quicker, those who are where the reader is have a name, but no command line.
     """
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return _discovered(of, contents)
+        except SpawnerError:
+            if tries == _TRIES:
+                raise
+
+
+def _discovered(of: Any, contents: bool) -> Snapshot:
     follow = contents and of is None and privilege.is_privileged()  # else who was asked tells the way in
     with (
         _uncollected(),
