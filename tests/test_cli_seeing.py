@@ -96,6 +96,13 @@ def test_draw_names_what_is_neither_a_file_nor_a_lab(tmp_path) -> None:
             draw(str(file), **options)
 
 
+def test_a_terminal_without_the_signs_is_no_traceback() -> None:
+    env = ENV | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*COMMAND, "draw", "--view", "processes"], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2514\\u2500 " in done.stdout
+
+
 def test_ls_saves_a_snapshot_of_all(tmp_path) -> None:
     ls(save=tmp_path / "all.json")
     saved = Snapshot.from_json((tmp_path / "all.json").read_text())

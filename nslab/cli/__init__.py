@@ -7,6 +7,7 @@ answer is no. 2 for options that cannot be.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +24,9 @@ VERBS = ("course", "diff", "doctor", "down", "draw", "exec", "ls", "ping", "run"
 def main() -> None:
     """Run the verb that the command line names; never returns."""
     name = "jupyter nslab" if os.path.basename(sys.argv[0]) == "jupyter-nslab" else "nslab"
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign is shown its code
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
     app = typer.Typer(
         help="Build Linux isolation by hand, on the real kernel.", no_args_is_help=True, pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
