@@ -156,6 +156,8 @@ def _network(name: str, address: str, prefix: int, gateway: str, resolver: str) 
     """The one interface, its address and the way out, by the ioctls that need no netlink: netdevice(7)."""
     _write(Path("/etc/resolv.conf"), f"nameserver {resolver}\n")
     os.chmod("/etc/resolv.conf", 0o644)
+    # The network learns where the kernel is before it has to ask: it waits a second for an answer, and drops the connection.
+    Path(f"/proc/sys/net/ipv4/conf/{name}/arp_notify").write_text("1")
     syscalls.set_interface_address(name, address, prefix)
     syscalls.set_interface_flags(name, syscalls.IFF_UP)
     syscalls.add_default_route(gateway)

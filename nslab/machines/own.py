@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -28,7 +29,12 @@ WINDOW = 3072  # bytes of input on their way: a serial line with more than 4,095
 NOT_PASSED = {"XDG_RUNTIME_DIR", "TMPDIR", "TMP", "TEMP", "LD_PRELOAD"}  # of the machine
 COVERED = ("/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # what a kernel has its own of
 
-ALWAYS_SAID = ("SELinux", "Waiting for connection", "tapfd", "BESS mode", "mmapper_init", "ubd device 0")  # on the console
+# On the console each time, or of use only to who works on the kernel: what it was doing, in calls and registers.
+UNTOLD = re.compile(
+    r"SELinux|Waiting for connection|tapfd|BESS mode|mmapper_init|ubd device 0|Core dump limits|^Aborted|reboot: System halted"
+    r"|\[<[0-9a-f]+>\]|\+0x[0-9a-f]+/0x|^Call Trace|^Modules linked in|^Stack:|^R[A-Z0-9]{2}:|^Pid:|^CPU:|^[0-9a-f]{8,} "
+)
+LEVEL = re.compile(r"<\d>|^\[ *\d+\.\d+\] *")
 
 Listener = Callable[[str, bytes], None]
 
@@ -203,8 +209,8 @@ class OwnKernel:
         why = over.get("failed") or over.get("why") or f"{self.args[0]} ended with status {over.get('ended')}"
         if self.started:
             return f"the kernel of your own has ended: {why}"
-        said_last = [line.strip() for line in over.get("console", "").splitlines()]
-        lines = [line for line in said_last if line and not any(word in line for word in ALWAYS_SAID)][-12:]
+        said_last = [LEVEL.sub("", line.strip()).strip() for line in over.get("console", "").splitlines()]
+        lines = [line for line in said_last if line and line not in why and not UNTOLD.search(line)][-12:]
         said = "\n  ".join(["\nits console said last:", *lines]) if lines else ""
         return f"the kernel of your own did not come up: {why}{said}"
 

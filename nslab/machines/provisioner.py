@@ -26,6 +26,8 @@ from nslab.machines.own import ADDRESS, OwnKernel
 NAME = "nslab-own-kernel"  # the entry point's
 PORTS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 CONNECTION = "/run/nslab/connection.json"  # inside
+BREAK = "\u23ce"  # between lines where there can be but one
+WHAT_NOW = "What to do: start it again. `nslab doctor` and `nslab vm run -- true`, in a terminal, tell more."
 EXTENSION = "nslab.machines.notebook"  # of IPython
 
 _ended: dict[str, str] = {}  # by kernel id: what happened to one that ended unasked, until its successor has told
@@ -69,7 +71,8 @@ class OwnKernelProvisioner(LocalProvisioner):
             await asyncio.to_thread(self.own.wait_up, self._copy)
         except NslabError as error:
             self.own = None
-            raise RuntimeError(" ".join(str(error).split("\n"))) from error  # Jupyter shows it in one line
+            # Jupyter's server passes on one line; in JupyterLab our extension sets these as lines again.
+            raise RuntimeError(f" {BREAK} ".join([*str(error).split("\n"), WHAT_NOW])) from error
         self._thread.start()
         self.pid = self.own.process.pid
         self.log.info("nslab: the kernel of %s is up", self.kernel_id)

@@ -285,7 +285,7 @@ class Warden:
         code = os.waitstatus_to_exitcode(status)
         for text in self.console:
             if "Kernel panic" in text:
-                return f"{ENDED[name]} gave up: {text.strip()}"
+                return f"{ENDED[name]} gave up: {text[text.index('Kernel panic') :].strip()}"
         if code < 0:
             return f"{ENDED[name]} was ended by {signal.Signals(-code).name}{HINTS.get(signal.Signals(-code), '')}"
         if name == "kernel" and self.started and not code:

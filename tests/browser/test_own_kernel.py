@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -109,23 +110,33 @@ def test_a_death_is_noticed_and_explained(server, open_notebook, screenshots) ->
     notebook.screenshots(screenshots, "own-kernel-explained")
 
 
-def test_a_boot_that_fails_is_a_dialog_that_says_why(server, open_notebook, screenshots) -> None:
+def test_a_boot_is_shown_and_one_that_fails_is_a_dialog_that_says_why(server, open_notebook, screenshots) -> None:
     notebook = open_notebook(server.write("fails.ipynb", *CELLS))
     program = server.first / "linux.uml"
-    program.write_text("#!/bin/sh\necho 'no memory for the likes of you'; exit 3\n")
+    program.write_text("#!/bin/sh\nread go <$0.go; echo 'no memory for the likes of you'; exit 3\n")
     program.chmod(0o755)
+    os.mkfifo(f"{program}.go")
     try:
         notebook.page.locator(".jp-KernelName:visible").click()
         notebook.page.locator(".jp-Dialog select").select_option(label=SHOWN[OWN])
         notebook.page.locator(".jp-Dialog .jp-mod-accept").click()
+        booting = notebook.page.locator(".Toastify__toast", has_text="A Linux kernel of your own is booting")
+        booting.wait_for(timeout=60_000)
+        notebook.page.screenshot(path=screenshots / "own-kernel-boots.png")
+        Path(f"{program}.go").write_text("go\n")
         dialog = notebook.page.locator(".jp-Dialog", has_text="no memory for the likes of you")
         dialog.wait_for(timeout=60_000)
-        assert "did not come up: the kernel ended with status 3" in dialog.inner_text()
+        lines = dialog.locator("pre").inner_text().splitlines()
+        assert lines[0].endswith("did not come up: the kernel ended with status 3")
+        assert lines[1:3] == ["its console said last:", "  no memory for the likes of you"]
+        assert lines[3].startswith("What to do: start it again")
+        booting.wait_for(state="detached")
         notebook.page.screenshot(path=screenshots / "own-kernel-fails.png")
         text = dialog.locator("pre")
         assert text.evaluate("pre => pre.scrollWidth <= pre.clientWidth"), "all of it is in sight"
     finally:
         program.unlink()
+        os.unlink(f"{program}.go")
 
 
 def test_when_the_server_is_killed_nothing_is_left(tmp_path) -> None:

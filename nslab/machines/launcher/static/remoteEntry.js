@@ -1,5 +1,6 @@
-// A line of explanation for each kernel that has one, below the tiles of JupyterLab's launcher and as the tiles' tooltip. The
-// launcher itself shows a name and an icon only. This is what JupyterLab loads of an extension, written by hand: no build.
+// A line of explanation for each kernel that has one, below the tiles of JupyterLab's launcher and as the tiles' tooltip: the
+// launcher itself shows a name and an icon only. A notification while a kernel of one's own boots, and the dialog of one that
+// did not, in lines. This is what JupyterLab loads of an extension, written by hand: no build.
 
 (() => {
   const MARK = 'nslab-explanation';
@@ -37,6 +38,33 @@
     section.append(block);
   };
 
+  /** Looks whether the notebook in front waits for a kernel of its own, and says so once that takes a moment. */
+  const bootsOf = app => {
+    const WAITS = ['initializing', 'starting', 'connecting', 'restarting', 'autorestarting'];
+    let soon = 0;
+    let shown = null;  // a promise of its id
+    return () => {
+      const context = app.shell.currentWidget?.sessionContext;
+      const names = Object.values(app.serviceManager.kernelspecs.specs?.kernelspecs ?? {})
+        .filter(spec => spec.metadata?.kernel_provisioner?.provisioner_name === 'nslab-own-kernel')
+        .map(spec => spec.display_name);
+      const waits = context && names.includes(context.kernelDisplayName) && WAITS.includes(context.kernelDisplayStatus);
+      if (waits && !soon) {
+        soon = setTimeout(() => {
+          shown = app.commands.execute('apputils:notify', {
+            message: 'A Linux kernel of your own is booting. That takes some seconds, on a busy machine longer.',
+            type: 'in-progress', options: { autoClose: false }
+          });
+        }, 700);
+      } else if (!waits && soon) {
+        clearTimeout(soon);
+        shown?.then(id => app.commands.execute('apputils:dismiss-notification', { id }));
+        soon = 0;
+        shown = null;
+      }
+    };
+  };
+
   const plugin = {
     id: 'nslab:launcher',
     description: 'Explains the kernels of nslab in the launcher.',
@@ -47,11 +75,16 @@
         for (const section of document.querySelectorAll('.jp-Launcher-section')) {
           if (section.querySelector('.jp-LauncherCard[data-category="Notebook"]')) explain(section, lines);
         }
+        // The server's answer is one line: a sign stands where there were more.
+        for (const text of document.querySelectorAll('.jp-Dialog-body pre')) {
+          if (text.textContent.includes(' \u23ce ')) text.textContent = text.textContent.replaceAll(' \u23ce ', '\n');
+        }
+        boots();
       };
-      // A kernel that could not be started is explained in a dialog, in one line: all of it should be in sight.
       const style = document.createElement('style');
       style.textContent = '.jp-Dialog-body pre { white-space: pre-wrap; }';
       document.head.append(style);
+      const boots = bootsOf(app);
       let waiting = false;
       const soon = () => {
         if (!waiting) requestAnimationFrame(() => { waiting = false; look(); });
