@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +43,6 @@ def runtime(tmp_path, monkeypatch) -> Iterator[Path]:
     folder.mkdir(mode=0o700)
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
         monkeypatch.setenv(variable, str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", None)  # where it is was asked before
     monkeypatch.setenv("COLUMNS", "200")
     yield folder
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))  # a test may have named others

@@ -13,7 +13,6 @@ import os
 import shlex
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +39,9 @@ def _paths() -> list[str]:
     uid = os.geteuid()
     homes = [os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"]
     own = [home for home in homes if home and os.path.isdir(home) and os.stat(home).st_uid == uid]
-    return list(dict.fromkeys([*(os.path.join(home, "nslab") for home in own), f"{tempfile.gettempdir()}/nslab-{uid}"]))
+    temporary = os.environ.get("TMPDIR", "")  # tempfile.gettempdir() tries whether it can write: a kill leaves that file
+    temporary = temporary if os.path.isabs(temporary) and os.path.isdir(temporary) else "/tmp"
+    return list(dict.fromkeys([*(os.path.join(home, "nslab") for home in own), f"{temporary}/nslab-{uid}"]))
 
 
 class Folder:

@@ -117,6 +117,25 @@ class Plain(Host):
             self.process.poll()
 
 
+class Client(Plain):
+    """A script that uses a lab which another process holds; the sockets of holders are in a folder of its own."""
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        folder = self.folder / "run"
+        folder.mkdir(mode=0o700)
+        if self.user.uid is not None:
+            os.chown(folder, self.user.uid, self.user.uid)
+        self.env["XDG_RUNTIME_DIR"] = str(folder)
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """What `nslab` says to another who has the same labs."""
+        return subprocess.run(
+            [*self.user.python, "-m", "nslab.cli", *words], cwd=self.user.checkout, env=self.env, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+
+
 class Notebook(Host):
     """A cell in a kernel."""
 

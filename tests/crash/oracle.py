@@ -19,7 +19,7 @@ from pathlib import Path
 from tests import elsewhere, fingerprint
 
 MARK = "NSLAB_CRASH_MARK"
-HELPERS = ("nslab-watchdog", "nslab-spawner", "nslab-borrowed", "nslab-lab")  # they end by themselves, and tidy up before
+HELPERS = ("nslab-watchdog", "nslab-spawner", "nslab-borrowed")  # they end by themselves, and tidy up before
 HELPERS_TIME = 2.5  # seconds that they have for it
 
 

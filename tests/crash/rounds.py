@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.crash.hosts import Host, Notebook, Plain, User
+from tests.crash.held import kill_client, kill_holder
+from tests.crash.hosts import Client, Host, Notebook, Plain, User
 from tests.crash.oracle import Oracle, Recorded, children, command, descendants, end_everything, name, state
 
 LIMIT = 2.0  # seconds from the death to nothing left
@@ -41,7 +42,7 @@ class Round:
     def __init__(self, way: Way, number: int, seed: str, user: User):
         self.random = random.Random(seed)
         threads = 2 if way.ends and way.host is Plain and self.random.random() < 0.4 else 1
-        self.host = way.host(user, seed, threads, way.kill is interrupt, way.doing)
+        self.host = way.host(user, seed, threads, way.kill in (interrupt, kill_holder), way.doing)
         self.oracle = Oracle(self.host.mark, self.host.temporary, user.uid)
         self.outcome = Outcome(way.name, number, seed)
         self.way = way
@@ -362,4 +363,6 @@ WAYS = (
     Way("kernel: shutdown", Notebook, shut_down),
     Way("script: in deploy", Plain, kill_notebook, doing="deploy"),
     Way("kernel: in deploy", Notebook, kill_notebook, doing="deploy"),
+    Way("lab: its holder", Client, kill_holder, ends=False, doing="hold"),
+    Way("lab: a client", Client, kill_client, doing="hold"),
 )

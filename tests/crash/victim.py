@@ -6,6 +6,7 @@ It talks through two FIFOs in FOLDER: "events", of lines of JSON. On SIGUSR1, wh
 ends what it is at, checks that nslab works again, lets go of everything, and waits for its own death. With INTERRUPTED
 a Ctrl-C ends what it is at and no more, and at the first SIGUSR1 it drops everything. With DOING "deploy" it deploys a lab of
 thirty nodes and destroys it, again and again, and says how long that took the first time and when it begins and ends.
+With "hold" it is a client of a lab that another process holds (tests.crash.holding).
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def descriptors() -> Counter[str]:
 class Actions:
     """One thread's doings."""
 
+    broken: tuple[type[Exception], ...] = (nslab.SpawnerError, nslab.DeadNamespace)  # what it gets when a helper was killed
+
     def __init__(self, seed: str, halting: threading.Event):
         self.random = random.Random(seed)
         self.halting = halting
@@ -85,6 +88,16 @@ class Actions:
             if self.random.random() < 0.5 and hasattr(forgotten, "close"):
                 forgotten.close()
         return name
+
+    def drop(self) -> None:
+        """Let go of everything."""
+        self.kept.clear()
+
+    def works(self) -> None:
+        """See whether new work is done, by new helpers."""
+        answer = nslab.run("hostname; id -u", isolate="uts pid", hostname="again", timeout=5)
+        assert answer.lines == ["again", "0"], answer
+        assert nslab.process().gethostname() == os.uname().nodename
 
     def kinds(self, *needed: str) -> list[str]:
         pid = ["pid"] if self.random.random() < 0.5 else []
@@ -357,7 +370,8 @@ def thirty() -> nslab.Topology:
 
 
 class Victim:
-    def __init__(self, folder: str, seed: str, threads: int, interrupted: bool):
+    def __init__(self, folder: str, seed: str, threads: int, interrupted: bool, actions: type[Actions] = Actions):
+        self.actions = actions
         self.events = os.open(Path(folder, "events"), os.O_WRONLY | os.O_CLOEXEC)
         made = [path for path in (Path(folder, "roots", name) for name in ("tree", "lowest.tar", "image")) if path.exists()]
         ROOTS.extend([*made, "busybox"] if made else [])
@@ -375,21 +389,21 @@ class Victim:
             signal.signal(signal.SIGINT, self.on_interrupt)
         before = descriptors()
         self.say("ready")
-        others = [Actions(f"{self.seed}:{number}", self.halting) for number in range(1, self.threads)]
+        others = [self.actions(f"{self.seed}:{number}", self.halting) for number in range(1, self.threads)]
         for other in others:
             threading.Thread(target=self.go_on, args=(other,), daemon=True).start()
-        mine = Actions(self.seed, self.halting)
+        mine = self.actions(self.seed, self.halting)
         if not self.go_on(mine):
             return
         if self.interrupted:
-            mine.kept.clear()
+            mine.drop()
             gc.collect()
             self.halting.clear()
             self.say("dropped")
             while not self.halting.wait(1):
                 pass
         try:
-            self.recover(mine.kept)
+            self.recover(mine)
             self.say("works")
             del mine
             gc.collect()
@@ -416,7 +430,7 @@ class Victim:
     def on_interrupt(self, _: int, frame: FrameType | None) -> None:
         """KeyboardInterrupt in what an action does: this script's own code is not what is looked at."""
         while frame:
-            if frame.f_code is Actions.act.__code__:
+            if frame.f_code is self.actions.act.__code__:
                 raise KeyboardInterrupt
             frame = frame.f_back
 
@@ -426,7 +440,7 @@ class Victim:
             try:
                 done = actions.act()
                 self.log.write(f"{done}\n")
-            except (nslab.SpawnerError, nslab.DeadNamespace) as error:
+            except actions.broken as error:
                 self.say("interrupted", error=f"{type(error).__name__}: {error}")
                 if not self.halting.wait(5):
                     self.say("wrong", text=traceback.format_exc()[-2000:])
@@ -439,12 +453,10 @@ class Victim:
                 return False
         return True
 
-    def recover(self, kept: list[Any]) -> None:
+    def recover(self, actions: Actions) -> None:
         """After a helper died: new work is done by a new one; what was made before is dead, and says so."""
-        answer = nslab.run("hostname; id -u", isolate="uts pid", hostname="again", timeout=5)
-        assert answer.lines == ["again", "0"], answer
-        assert nslab.process().gethostname() == os.uname().nodename
-        for thing in kept:
+        actions.works()
+        for thing in actions.kept:
             try:
                 if isinstance(thing, nslab.Container | Namespaces | network.Network):  # our descriptors hold the last two
                     thing.run("true", timeout=5)
@@ -461,10 +473,14 @@ class Victim:
             ends = [getattr(thing, name) for name in ("close", "destroy", "end", "stop") if hasattr(thing, name)]
             for end in ends[:1]:  # a socket or a capture too; not all have one
                 end()
-        kept.clear()
+        actions.kept.clear()
 
 
 def main(folder: str, seed: str, threads: int, interrupted: int, doing: str) -> None:
+    if doing == "hold":
+        from tests.crash.holding import Holding
+
+        Victim(folder, seed, threads, bool(interrupted), Holding).live()
     victim = Victim(folder, seed, threads, bool(interrupted))
     if doing == "deploy":
         victim.deploy_for_ever()
