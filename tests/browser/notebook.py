@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,12 @@ class Notebook:
         self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached")
 
     def screenshots(self, folder: Path, stem: str) -> None:
-        """The whole notebook, cut into pages: the window is made as tall as the notebook is."""
+        """The whole notebook, cut into pages: the window is made as tall as the notebook is.
+
+        Without NSLAB_SCREENSHOTS nobody looks at them: they would take half of the time that a test has.
+        """
+        if not os.environ.get("NSLAB_SCREENSHOTS"):
+            return self.painted()
         self.page.evaluate("() => jupyterapp.shell.collapseLeft()")
         size = self.page.viewport_size
         assert size

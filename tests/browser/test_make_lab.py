@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -62,14 +61,13 @@ def test_make_lab_serves_the_course_and_is_quick_the_second_time(tmp_path):
     env = own_home(tmp_path)
     with make_lab(ROOT, tmp_path, f"PORT={port}", env=env, before=[]):
         pass  # the environment is there now
-    start = time.monotonic()
     with make_lab(ROOT, tmp_path, f"PORT={port}", env=env, before=[]) as address:
-        assert time.monotonic() - start < 10
         assert f"127.0.0.1:{port}/lab/tree/notebooks" in address
         assert status(address) == 200
         assert status(f"http://127.0.0.1:{port}/api/contents") == 403
         assert listening(port) == {"0100007F"}
         said = (tmp_path / "make-lab.log").read_text()
+        assert "setting up" not in said, "that takes its time"
         assert ("--allow-root" in said) == (os.geteuid() == 0)
 
 
