@@ -108,17 +108,16 @@ def main() -> int:
 
 def run_all(chosen: Sequence[Tier], folder: Path, elsewhere: Elsewhere | None, extra: list[str]) -> None:
     """First the tiers that go beside each other, then those that go alone, then once more what has failed, alone too."""
-    colours = ["--color=yes"] if sys.stdout.isatty() else []
     numbers = {tier.name: str(number) for number, tier in enumerate(chosen)}  # short: sockets have their paths below it
 
     def first(tier: Tier) -> None:
         part = f", {len(tier.files)} files" if tier.files else ""
         print(f"\n==== {tier.name}: {tier.select} ({_version(tier.python)}, {_who(tier.user)}{part}) ====", flush=True)
-        run(tier, folder / numbers[tier.name], elsewhere, [*colours, *extra])
+        run(tier, folder / numbers[tier.name], elsewhere, extra)
 
     def again(tier: Tier) -> None:
         print(f"\n==== {tier.name}: {len(tier.failed)} failed; once more, alone ====", flush=True)
-        run_again(tier, folder / numbers[tier.name], elsewhere, [*colours, *extra])
+        run_again(tier, folder / numbers[tier.name], elsewhere, extra)
 
     run_in_lanes([tier for tier in chosen if not tier.alone], folder, first)
     for tier in chosen:

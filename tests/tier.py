@@ -18,6 +18,7 @@ from tests.elsewhere import Elsewhere
 ROOT = Path(__file__).resolve().parent.parent
 MUST_WORK = os.environ.get("NSLAB_MUST_WORK", "") not in ("", "0")
 TIMEOUT = 1200  # seconds for one tier, of which another runs beside it
+COLOUR = "--color=yes" if sys.stdout.isatty() else "--color=no"  # pytest itself writes to a file
 SECOND_LOOK = 4  # failures of one tier that may be tried again; more than that is no accident
 
 
@@ -31,7 +32,6 @@ class Tier:
     lane: int = 0  # tiers of different lanes run beside each other
     alone: bool = False  # nothing runs beside it
     may_be_empty: bool = False
-    patience: int = TIMEOUT
     outcomes: dict[str, tuple[str, str]] = field(default_factory=dict)  # by test: passed, failed or skipped, and why
     problems: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)  # tests that passed only then
@@ -72,7 +72,8 @@ def look(tier: Tier, folder: Path, elsewhere: Elsewhere | None, extra: list[str]
     """Run pytest for a tier: by the name of each test its outcome, and why it was skipped."""
     junit = folder / "junit.xml"
     junit.unlink(missing_ok=True)
-    arguments = ["-m", "pytest", "--no-header", "-o", f"cache_dir={folder}/cache", "-m", tier.select, f"--junitxml={junit}"]
+    arguments = ["-m", "pytest", "--no-header", "-o", f"cache_dir={folder}/cache", "-m", tier.select, COLOUR]
+    arguments.append(f"--junitxml={junit}")
     if tier.user != "uml":  # which has a /tmp of its own
         arguments.append(f"--basetemp={folder}/t")
     arguments += extra
@@ -82,10 +83,10 @@ def look(tier: Tier, folder: Path, elsewhere: Elsewhere | None, extra: list[str]
     env["NSLAB_TIER"] = tier.user
     start = time.monotonic()
     process = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
-    status = wait(process, tier.patience)
+    status = wait(process, TIMEOUT)
     tier.seconds += time.monotonic() - start
     if status is None:
-        tier.problems.append(f"still running after {tier.patience} s")
+        tier.problems.append(f"still running after {TIMEOUT} s")
     tier.problems += end_what_is_left()
     no_tests_collected = 5
     if status not in (0, 1, no_tests_collected, None):
