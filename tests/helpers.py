@@ -17,6 +17,19 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
+# A program that forks until it may not, says at which number and with which errno, and stays.
+FORK_STORM = """
+import os, time
+for number in range(100):
+    try:
+        if os.fork() == 0:
+            time.sleep(1000)
+    except OSError as error:
+        print(number, error.errno, flush=True)
+        break
+time.sleep(1000)
+"""
+
 
 def eventually(condition: Callable[[], object], seconds: float = 2.0) -> bool:
     """Whether the condition holds within so many seconds; for what has no descriptor to wait on."""

@@ -22,7 +22,7 @@ import nslab
 from nslab import ops
 from nslab.container import limits
 from nslab.spawner import cgroups
-from tests.helpers import ROOT, eventually, has_ended, pidfd_of
+from tests.helpers import FORK_STORM, ROOT, eventually, has_ended, pidfd_of
 
 # -- what is asked for ------------------------------------------------------------------------------------------------
 
@@ -222,16 +222,6 @@ def test_the_journal_names_all_that_was_made(tmp_path: Path) -> None:
 
 real = [pytest.mark.uml, pytest.mark.requires("cgroup2:pids+memory+cpu", "root")]
 TREE = Path("/sys/fs/cgroup")
-STORM = """
-import os, time
-for number in range(100):
-    try:
-        if os.fork() == 0:
-            time.sleep(1000)
-    except OSError as error:
-        print(number, error.errno, flush=True)
-        break
-"""
 
 
 def uml(function):
@@ -277,7 +267,7 @@ def test_a_command_is_born_in_a_leaf_with_the_limits_which_is_gone_afterwards(ki
 @uml
 def test_pids_stop_a_fork_storm_also_of_what_enters() -> None:
     with nslab.Container("web", isolate="pid mnt", limits={"pids": 20}) as web:
-        first, number = web.popen([sys.executable, "-c", STORM + "import time; time.sleep(1000)"]).stdout.readline().split()
+        first, number = web.popen([sys.executable, "-c", FORK_STORM]).stdout.readline().split()
         assert int(number) == 11  # EAGAIN
         assert 10 <= int(first) < 20
         with pytest.raises(nslab.SyscallError, match="pids"):

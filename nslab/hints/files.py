@@ -18,17 +18,11 @@ def lookup(errno: int, path: str = "", root: str = "", option: str = "", **_: An
     where = f"in the root filesystem {root}" if root else "as this process sees the files"
     todo = f"\nwhat to do: {option}= a folder that is there, or make it first." if option else ""
     if errno == ENOENT and not os.path.lexists(path):
-        parent = path
-        while parent not in ("", "/") and not os.path.exists(parent):
-            parent = os.path.dirname(parent)
-        return f"there is no {path} {where}; of its parents {parent or '.'} is the last that is there.{todo}"
+        return f"there is no {path} {where}; of its parents {_there(path) or '.'} is the last that is there.{todo}"
     if errno == ENOENT:
         return f"{path} is a symlink to {os.readlink(path)}, which is not there {where}.{todo}"
     if errno == ENOTDIR:
-        file = path
-        while file not in ("", "/") and not os.path.exists(file):
-            file = os.path.dirname(file)
-        return f"{file} is a file {where}, not a folder.{todo}"
+        return f"{_there(path)} is a file {where}, not a folder.{todo}"
     if errno == EISDIR:
         return f"{path} is a folder, not a file.\nwhat to do: name a file in it; ls {path} shows them."
     if errno == ELOOP:
@@ -36,6 +30,13 @@ def lookup(errno: int, path: str = "", root: str = "", option: str = "", **_: An
     if errno == EACCES:
         return f"uid {os.geteuid()} of this user namespace may not go there: see the permissions of each folder in {path}."
     return ""
+
+
+def _there(path: str) -> str:
+    """As much of a path as is there, "" where nothing of a relative one is."""
+    while path not in ("", "/") and not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def chroot(errno: int, **facts: Any) -> str:

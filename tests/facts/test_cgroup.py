@@ -17,7 +17,7 @@ import pytest
 
 import nslab
 from nslab import procfs, syscalls
-from tests.helpers import eventually, has_ended, pidfd_of
+from tests.helpers import FORK_STORM, eventually, has_ended, pidfd_of
 
 
 def hierarchies() -> dict[tuple[str, ...], Path]:
@@ -179,19 +179,6 @@ def test_cgroup_07_a_delegated_subtree_can_be_divided_but_not_its_own_limits_cha
             assert caught.value.name == "EACCES"
 
 
-FORKS = """
-import os, time
-for number in range(50):
-    try:
-        if os.fork() == 0:
-            time.sleep(1000)
-    except OSError as error:
-        print(number, error.errno, flush=True)
-        break
-time.sleep(1000)
-"""
-
-
 @pytest.mark.requires("root")
 def test_cgroup_08_a_limit_on_pids_stops_a_fork_storm() -> None:
     """Also from inside a cgroup namespace of its own: the limit is that of the cgroup."""
@@ -202,7 +189,7 @@ def test_cgroup_08_a_limit_on_pids_stops_a_fork_storm() -> None:
             stack.callback((top / "cgroup.subtree_control").write_text, "-pids")
         x = stack.enter_context(cgroup(top))
         (x / "pids.max").write_text("5")
-        storm = f"echo $$ > {x}/cgroup.procs && exec unshare --cgroup {sys.executable} -S -c '{FORKS}'"
+        storm = f"echo $$ > {x}/cgroup.procs && exec unshare --cgroup {sys.executable} -S -c '{FORK_STORM}'"
         with nslab.Container() as box:
             shown = box.popen(storm).stdout.readline()
             assert shown == b"4 11\n"  # with itself five; EAGAIN
