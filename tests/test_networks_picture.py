@@ -56,9 +56,11 @@ def test_networks_are_joined_by_veth_pairs_and_bridges() -> None:
     assert "net:[7000] lab x: default via 10.0.0.254 on eth0" in picture.text
 
 
-def test_many_networks_are_folded_with_the_ports_that_lead_to_them() -> None:
-    large = wired(100, name="<&>\n")
+def test_many_networks_are_folded_with_the_ports_that_lead_to_them(tmp_path) -> None:
+    large = wired(100, name="<&>\n\udcff")
     picture = nslab.draw(large, view="networks")
+    picture.save(tmp_path / "a.txt")
+    assert r"via 10.0.0.254 on eth0<&>\n\xff" in (tmp_path / "a.txt").read_text()
     texts = shown(picture)
     (count,) = {text for text in texts if text.endswith(" more veth")}
     assert int(count.split()[0]) == next(int(text.split()[0]) for text in texts if text.endswith(" more like this"))

@@ -9,6 +9,7 @@ import graphviz
 from nslab.model import KINDS, NamespaceId
 from nslab.model.layout import limits
 from nslab.model.snapshot import NetContent, SeenInterface, SeenNamespace, Snapshot
+from nslab.model.words import readable
 from nslab.render import style
 from nslab.render.folding import MOST, fold, names
 from nslab.render.picture import Picture, text_table
@@ -47,7 +48,7 @@ def networks(snapshot: Snapshot, title: str = "", most: int | None = MOST) -> Pi
     drawing.lines(groups)
     rows: list[Sequence[str]] = [("network", "whose", "interface", "kind", "state", "addresses", "joined to", "limits")]
     rows += [row for network in every for row in _rows(snapshot, network)]
-    notes = [f"{each} {whose(snapshot, each)}: {line}" for each, content in every for line in _routes(content)]
+    notes = [readable(f"{each} {whose(snapshot, each)}: {line}") for each, content in every for line in _routes(content)]
     text = "\n".join([text_table(rows), *notes])
     return Picture(title or f"Networks: {snapshot.scope}", graph.source, text, rows, ABOUT, notes)
 
@@ -140,7 +141,7 @@ class _Drawing:
 def _lone(graph: graphviz.Graph, snapshot: Snapshot, lone: list[Network]) -> None:
     """One node for all networks that have nothing but a loopback interface."""
     titles = [f"{each} {whose(snapshot, each)}" for each, _ in lone]
-    owners = style.listing(list(dict.fromkeys(whose(snapshot, each) for each, _ in lone)), 3)
+    owners = style.listing(list(dict.fromkeys(whose(snapshot, each) for each, _ in lone)), 2)
     if len(lone) == 1:
         style.namespace_node(graph, "lone", "net", lone[0][0].id.ino, owners, "nothing but lo")
     else:
