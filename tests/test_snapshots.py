@@ -103,6 +103,17 @@ def test_processes_of_a_difference_are_in_order() -> None:
     assert [change.subject for change in diff(one, two).of(sort="process")] == [str(pid) for pid in range(1, 301)]
 
 
+@pytest.mark.parametrize("name", ["nslab-spawner", "nslab-watchdog"])
+def test_helpers_neither_appear_nor_vanish(name: str) -> None:
+    """They come with the first need of whoever runs nslab, and go with him."""
+    one = replace(example(), processes=(replace(example().processes[0], name=name),))
+    none = replace(one, processes=())
+    assert not diff(none, one).of(sort="process")
+    assert not diff(one, none).of(sort="process")
+    moved = replace(one, processes=(replace(one.processes[0], kinds={"user": NET}),))
+    assert [change.after for change in diff(one, moved).of(sort="process")] == ["user:[6]"]
+
+
 def test_what_is_no_difference_is_refused() -> None:
     text = Difference(1.5, 2, (Change("appeared", "namespace", "uts:[6]", "uts", NET),)).to_json()
     assert Difference.from_json(text).after == 2

@@ -180,7 +180,7 @@ def _processes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     old, new = (
         {(each.pid, each.start): each for each in one.processes if each.name not in _PASSING} for one in (before, after)
     )
-    helpers = {key for key, each in new.items() if each.name in _HELPERS}
+    helpers = {key for key, each in {**old, **new}.items() if each.name in _HELPERS and (key in old) != (key in new)}
     for key in sorted({**old, **new}.keys() - helpers):
         one, two = old.get(key), new.get(key)
         if one and two:
