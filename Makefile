@@ -20,7 +20,7 @@ LAB += $(if $(and $(filter yes,$(OPEN)),$(DISPLAY)$(WAYLAND_DISPLAY)),,--no-brow
 LAB += $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test book bench battery compare crash binder-test record where lint clean
+.PHONY: help lab test book bench battery compare crash binder-test hub-test record where lint clean
 
 help: ## what there is (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -55,9 +55,13 @@ crash: ## kill things at random points and count what is left; N=200 rounds
 	@.ci/venv $(VENV) test
 	@$(PY) -m tests.crash $(N)
 
-binder-test: ## builds the image of binder/ and runs the course in it, where nothing is allowed; ARGS=--hub
+binder-test: ## builds the image of binder/ and runs the course in it, as on Binder: nothing is allowed, 2 GB, one processor
 	@.ci/venv $(VENV) test
 	@$(PY) -m tests.binder $(ARGS)
+
+hub-test: ## the same image with a JupyterHub: two users at once, each on a Linux of their own; what each sees of the other
+	@.ci/venv $(VENV) test
+	@$(PY) -m tests.binder --hub
 
 where: ## docs/where-it-runs.md anew: each unit as root, as an ordinary user and in a kernel of its own; ARGS="--as own"
 	@.ci/venv $(VENV) test

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.binder import confine, image, recipe
+from tests.binder.memory import limited
 from tests.helpers import ROOT
 
 DOCKERFILE = ROOT / "binder" / "Dockerfile"
@@ -60,3 +61,23 @@ def test_under_the_limits_nothing_is_allowed():
     here = dataclasses.replace(recipe.read(DOCKERFILE), folder="/")
     everything = image.Image(here, Path("/"), size=0, seconds=0)
     assert "clone3 ENOSYS" in confine.output(everything, ["/usr/bin/python3", "-c", confine.FORBIDDEN])
+
+
+@pytest.mark.requires("root", "tool:bwrap", "tool:setpriv")
+def test_under_the_limits_memory_ends():
+    """Who takes more than there is is killed, that is counted, and the cgroup goes; less is measured."""
+    here = dataclasses.replace(recipe.read(DOCKERFILE), folder="/")
+    everything = image.Image(here, Path("/"), size=0, seconds=0)
+    take = "len(bytearray(b'x') * ({} << 20))"
+    found = []
+    for megabytes in (60, 160):
+        try:
+            with limited(100 << 20) as memory:
+                status = confine.start(everything, ["/usr/bin/python3", "-c", take.format(megabytes)], memory=memory).wait()
+                found.append((status, memory.kills, memory.peak >> 20))
+        except OSError as error:
+            pytest.skip(str(error))
+        assert not memory.folder.exists()
+    (status, kills, peak), (status_of_more, kills_of_more, most) = found
+    assert (status, kills) == (0, 0) and 60 <= peak < 100
+    assert status_of_more and kills_of_more == 1 and most <= 100

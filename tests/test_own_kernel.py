@@ -248,9 +248,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_its_port_listens_on_loopback_only() -> None:
-    server = (
-        "import socket; s = socket.create_server(('', 4000)); print('up', flush=True); c, _ = s.accept(); c.sendall(b'hello')"
-    )
+    server = """
+import socket
+listener = socket.create_server(("", 4000))
+print("up", flush=True)
+connection, _ = listener.accept()
+connection.sendall(b"hello")
+connection.recv(1)  # until it has arrived: the kernel ends with this, and its network with the kernel
+"""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

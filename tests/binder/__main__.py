@@ -18,6 +18,7 @@ import time
 
 from nslab.lessons.course import Course
 from tests.binder import confine, hub, image
+from tests.binder.memory import limited
 
 KERNEL = "python3"  # what the notebooks ask for; in this image it is the own kernel
 TINY = """
@@ -54,6 +55,11 @@ def say(text: str) -> None:
 def course(made: image.Image, only: list[str] | None, *, as_json: bool) -> int:
     """The limits, a tiny notebook, then the units; how many failed."""
     say(confine.output(made, ["python", "-c", confine.FORBIDDEN]).strip())
+    with limited(confine.MEMORY) as memory:
+        status = confine.start(made, ["python", "-c", confine.HUNGRY], memory=memory, stderr=subprocess.DEVNULL).wait()
+        if not status or not memory.kills:
+            sys.exit("more memory than the limit could be had")
+        say(f"{confine.MEMORY >> 20} MB of memory: who takes more is killed")
     began = time.monotonic()
     tiny = json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell(TINY)]})
     place = made.root / "tmp" / "tiny" / "00-start.ipynb"
@@ -66,9 +72,11 @@ def course(made: image.Image, only: list[str] | None, *, as_json: bool) -> int:
     for unit in Course.find(image.ROOT / "notebooks").choose(only or ()):
         outcomes.append(told(run(made, unit.name)))
     failed = sum(not outcome["ok"] for outcome in outcomes)
-    say(f"{len(outcomes)} notebooks in {time.monotonic() - began:.0f} s, {failed} failed")
+    peak = max(outcome["peak"] for outcome in outcomes)
+    say(f"{len(outcomes)} notebooks in {time.monotonic() - began:.0f} s, {failed} failed; at most {peak >> 20} MB of memory")
     if as_json:
-        print(json.dumps({"bytes": made.size, "build_seconds": round(made.seconds), "notebooks": outcomes}, indent=2))
+        facts = {"bytes": made.size, "build_seconds": round(made.seconds), "peak": peak, "notebooks": outcomes}
+        print(json.dumps(facts, indent=2))
     return failed
 
 
@@ -77,18 +85,30 @@ def cell(source: str) -> dict:
 
 
 def run(made: image.Image, *words: str) -> dict:
-    """What came of one unit."""
-    with confine.start(
-        made, ["nslab", "course", "run", "--kernel", KERNEL, "--json", *words], stdout=subprocess.PIPE
-    ) as process:
-        text, _ = process.communicate()
-    return json.loads(text)[0]
+    """What came of one unit, and the most memory that it took: it has failed when something was killed for taking too much."""
+    command = ["nslab", "course", "run", "--kernel", KERNEL, "--json", *words]
+    with limited(confine.MEMORY) as memory:
+        with confine.start(made, command, memory=memory, stdout=subprocess.PIPE) as process:
+            text, _ = process.communicate()
+        found = {"unit": words[-1], "impossible": "", "seconds": 0.0, "ready": 0.0, "ok": False, "linux": ""}
+        outcome = {
+            **found,
+            "failure": None,
+            **(json.loads(text)[0] if text else {}),
+            "peak": memory.peak,
+            "kills": memory.kills,
+        }
+    outcome["ok"] = outcome["ok"] and not outcome["kills"]
+    return outcome
 
 
 def told(outcome: dict) -> dict:
     """The same, after a line for a reader."""
     status = "impossible" if outcome["impossible"] else "passed" if outcome["ok"] else "failed"
-    say(f"{outcome['unit']:30} {status:10} {outcome['seconds']:6.1f} s, the first answer after {outcome['ready']:4.1f} s")
+    took = f"{outcome['seconds']:6.1f} s, the first answer after {outcome['ready']:4.1f} s, {outcome['peak'] >> 20:5} MB"
+    say(f"{outcome['unit']:30} {status:10} {took}")
+    if outcome["kills"]:
+        say(f"    out of memory: {outcome['kills']} processes were killed")
     if failure := outcome["failure"]:
         say(f"cell {failure['cell']}:\n{failure['source']}\n{failure['message']}")
     elif outcome["impossible"]:

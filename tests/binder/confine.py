@@ -1,7 +1,8 @@
 """Running a command in the image as a strict container would: uid 1000, and nothing that has to do with isolation is allowed.
 
-No capability, no_new_privs, /proc masked as docker masks it, one processor, no network but loopback, and a seccomp filter by
-which unshare, setns, mount and their like get EPERM, clone with a namespace flag too, and clone3 ENOSYS as in docker.
+No capability, no_new_privs, /proc masked as docker masks it, one processor, 2 GB of memory as on mybinder.org, no network but
+loopback, and a seccomp filter by which unshare, setns, mount and their like get EPERM, clone with a namespace flag too, and
+clone3 ENOSYS as in docker.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.binder.image import HOSTNAME, Image
+from tests.binder.memory import Memory
 
 UID = 1000
+MEMORY = 2 << 30  # bytes
 MASKED_FILES = ("kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug")
 MASKED_FOLDERS = ("acpi", "asound", "scsi")
 KEPT_BY_ROOT = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE")
@@ -43,6 +46,7 @@ def answer(call, *arguments):
     return errno.errorcode[ctypes.get_errno()] if call(*arguments) == -1 else "allowed"
 status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
 assert os.getuid() == 1000 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+assert len(os.sched_getaffinity(0)) == 1
 assert not any(int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd"))
 answers = {
     "unshare": answer(libc.unshare, 0x10000000),
@@ -52,8 +56,11 @@ answers = {
     "clone3": answer(libc.syscall, 435, 0, 0),
 }
 assert answers == {"unshare": "EPERM", "setns": "EPERM", "mount": "EPERM", "clone": "EPERM", "clone3": "ENOSYS"}, answers
-print("uid 1000, no capability, no_new_privs; " + ", ".join(f"{name} {error}" for name, error in answers.items()))
+print("uid 1000, one processor, no capability, no_new_privs:", ", ".join(f"{name} {error}" for name, error in answers.items()))
 """
+
+# A program that has to be killed for taking what there is not.
+HUNGRY = f"len(bytearray(b'x') * {MEMORY + (256 << 20)})"
 
 
 def seccomp_filter() -> bytes:
@@ -68,12 +75,15 @@ def seccomp_filter() -> bytes:
     return b"".join(struct.pack("=HBBI", *line) for line in lines)
 
 
-def start(image: Image, command: Sequence[str], *, root: bool = False, **options: Any) -> subprocess.Popen[str]:
+def start(
+    image: Image, command: Sequence[str], *, root: bool = False, memory: Memory | None = None, **options: Any
+) -> subprocess.Popen[str]:
     """Start a command in the image, in the folder and with the environment that its recipe names; all ends with it.
 
     ``root`` starts it as root with the capabilities that docker gives, as a hub needs that has several users.
     """
     line = [
+        *(memory.joining if memory else ()),
         "bwrap", "--bind", str(image.root), "/", "--proc", "/proc", "--dev", "/dev", "--ro-bind", "/sys", "/sys",
         "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", HOSTNAME, "--unshare-net",
         "--die-with-parent", "--clearenv",
