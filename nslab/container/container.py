@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ from nslab.container.pausing import Frozen, Stopped
 from nslab.container.plans import Request
 from nslab.container.waiting import Condition
 from nslab.errors import CommandTimeout, DeadNamespace, NslabError, SpecError, SyscallError
-from nslab.model import KINDS, Membership
+from nslab.model import KINDS, Membership, tables
 from nslab.namespaces import joining, privilege, running
 from nslab.namespaces.entering import call_inside
 from nslab.namespaces.privilege import MapRequest
@@ -386,14 +385,7 @@ class Container(Viewed):
     def stop(self, timeout: float = 10) -> None:
         """Ask what runs inside to end (SIGTERM), wait up to ``timeout`` seconds, then end the rest."""
         self.resume()
-        deadline = time.monotonic() + timeout
-        busy = [child for child in self._kept if child.gone is None and child.ready]
-        for child in busy:
-            if pidfd := child.work_pidfd():
-                with pidfd, contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd.fileno(), signal.SIGTERM)
-        for child in busy:
-            child.wait_for(lambda child=child: child.status is not None, max(0.0, deadline - time.monotonic()))  # type: ignore[misc]
+        ending.ask(self._kept, timeout)
         self.close()
 
     def close(self) -> None:
@@ -427,8 +419,7 @@ class Container(Viewed):
             for kind, identity in self.namespaces.ids().items():
                 own = identity != machine.get(kind)
                 rows.append((kind, f"[{identity.ino}]", "its own" if own else "the machine's"))
-        cells = "".join(f"<tr>{''.join(f'<td style=text-align:left>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        return {"text/plain": repr(self), "text/html": f"<div>{escape(repr(self))}</div><table>{cells}</table>"}
+        return {"text/plain": repr(self), "text/html": f"<div>{escape(repr(self))}</div>{tables.html(rows, head=False)}"}
 
 
 class _Script:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import time
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nslab import procfs
@@ -18,6 +21,18 @@ if TYPE_CHECKING:
     from nslab.container.container import Container
 
 everyone: weakref.WeakSet[Container] = weakref.WeakSet()
+
+
+def ask(entered: Iterable[Child], timeout: float) -> None:
+    """Ask what has entered to end (SIGTERM), and wait for all of it up to ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    busy = [child for child in entered if child.gone is None and child.ready]
+    for child in busy:
+        if pidfd := child.work_pidfd():
+            with pidfd, contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd.fileno(), signal.SIGTERM)
+    for child in busy:
+        child.wait_for(lambda child=child: child.status is not None, max(0.0, deadline - time.monotonic()))  # type: ignore[misc]
 
 
 def end_all(init: Child, entered: list[Child], spawner: Spawner | None, borrowed: bool) -> None:
