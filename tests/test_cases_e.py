@@ -16,7 +16,7 @@ import pytest
 
 import nslab
 from nslab.model.snapshot import SeenProcess, Snapshot
-from tests.helpers import ROOT
+from tests.helpers import ROOT, eventually
 
 SLEEP = "import sys; print(flush=True); sys.stdin.read()"
 
@@ -71,8 +71,9 @@ def test_e06_kernel_threads_are_told_from_zombies() -> None:
 def test_e07_e08_any_name(name: str) -> None:
     code = f"import ctypes; ctypes.CDLL(None).prctl(15, {name.encode()!r}, 0, 0, 0); {SLEEP}"
     with running(code=code) as process:
+        assert eventually(lambda: seen(process.pid).state == "S"), "it sleeps in a moment, and its name says R"
         found = seen(process.pid)
-        assert (found.name, found.ppid, found.state) == (name, os.getpid(), "S")
+        assert (found.name, found.ppid) == (name, os.getpid())
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie has nothing else to be called by
         snapshot = nslab.discover(process.pid, contents=False)
