@@ -191,6 +191,13 @@ print(run_in_own_kernel(["find", {sys.prefix!r}, "-type", "d"], network=False).c
     assert done.stdout.strip() == str(seen), done.stderr
 
 
+def test_closed_streams_are_none() -> None:
+    """The first files that are opened would get their numbers, and be read as standard input."""
+    command = f'exec "{sys.executable}" -m nslab.cli vm run --offline -- sh -c "cat; exit 3" <&- >&- 2>&-'
+    with nothing_left():
+        assert subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=60).returncode == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_boots_ends_it(number) -> None:
     command = [sys.executable, "-m", "nslab.cli", "vm", "run", "--", "sleep", "1000"]

@@ -29,6 +29,7 @@ def attached(command: Sequence[str], *, terminal: bool, timeout: float | None = 
     With ``terminal`` it has one, of the size of that here, which passes on every key. While it boots a terminal says so.
     """
     check_timeout(timeout)
+    _occupy_streams()
     begin = time.monotonic()
     deadline = None if timeout is None else begin + timeout
     try:
@@ -90,6 +91,18 @@ def _carry(own: OwnKernel, signals: int, terminal: bool, deadline: float | None)
     if "ended" not in own.over:
         raise NslabError(own.explanation())
     return int(own.over["ended"])
+
+
+def _occupy_streams() -> None:
+    """Open what is closed of the numbers 0 to 2: the next file that is opened would be taken for a standard stream."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
 
 
 def _read(most: int) -> bytes:
