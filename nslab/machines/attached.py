@@ -130,7 +130,7 @@ def _size() -> tuple[int, int]:
 @contextlib.contextmanager
 def _progress(own: OwnKernel) -> Iterator[None]:
     """One line on a terminal while it boots, which goes when it is up."""
-    if not sys.stderr.isatty():
+    if not os.isatty(2):
         yield
         return
     print("booting a kernel of your own ...", end="", file=sys.stderr, flush=True)
