@@ -21,6 +21,7 @@ from nslab.namespaces import Result
 from nslab.namespaces.attached import END_OF_FILE, every_key, signals_here
 from nslab.namespaces.running import check_timeout
 from nslab.namespaces.streams import LONGEST
+from nslab.spawner import Descriptor
 
 
 def attached(command: Sequence[str], *, terminal: bool, timeout: float | None = None, **options: Any) -> int:
@@ -29,11 +30,13 @@ def attached(command: Sequence[str], *, terminal: bool, timeout: float | None = 
     With ``terminal`` it has one, of the size of that here, which passes on every key. While it boots a terminal says so.
     """
     check_timeout(timeout)
-    _occupy_streams()
     begin = time.monotonic()
     deadline = None if timeout is None else begin + timeout
     try:
-        with signals_here() as signals, OwnKernel(command, terminal=_size() if terminal else None, **options) as own:
+        undo = contextlib.ExitStack()
+        for descriptor in _stand_ins():
+            undo.enter_context(descriptor)
+        with undo, signals_here() as signals, OwnKernel(command, terminal=_size() if terminal else None, **options) as own:
             with _progress(own):
                 stopped_by = _boot(own, signals.fileno(), deadline)
             if stopped_by:
@@ -93,16 +96,13 @@ def _carry(own: OwnKernel, signals: int, terminal: bool, deadline: float | None)
     return int(own.over["ended"])
 
 
-def _occupy_streams() -> None:
-    """Open what is closed of the numbers 0 to 2: the next file that is opened would be taken for a standard stream."""
+def _stand_ins() -> Iterator[Descriptor]:
+    """/dev/null in place of each of 0 to 2 that is closed: the next file would get the number, and be taken for that stream."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
+            yield Descriptor(os.open(os.devnull, os.O_RDWR))  # the lowest number that is free: this one
 
 
 def _read(most: int) -> bytes:
