@@ -144,7 +144,7 @@ kinds = {KINDS!r}
 nslab.run("true", isolate=kinds)
 spawners = [pid for pid in nslab.spawner.running_pids() if name(pid) in ("nslab-spawner", "nslab-borrowed")]
 def stop():
-    "All standbys, by pidfd: a number may be another's a moment later. One that has become something else goes on."
+    "All standbys, by pidfd: a number may be another's a moment later. What is something else by then goes on."
     count = 0
     for pid in (pid for spawner in spawners for pid in children(spawner)):
         try:
@@ -155,8 +155,8 @@ def stop():
             if name(pid) == "nslab-standby":
                 signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
                 count += 1
-                if name(pid) != "nslab-standby":
-                    signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+            if name(pid) != "nslab-standby":
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
         except ProcessLookupError:
             pass
         os.close(pidfd)

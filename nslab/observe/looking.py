@@ -94,9 +94,10 @@ def processes(
     with Descriptor(pieces.queue):
         visitor.ask("look", pieces.names, commands, fds=(pieces.queue,))
         if first:
-            visitor.ask("follow")
             first()
         found = walk.look(pieces.taken(), commands=commands)
+    if first:
+        visitor.ask("follow")  # not before: on this walk it would be met in there
     other, ahead = marshal.loads(visitor.answer()[0])
     found.add(other)
     found.finish()
