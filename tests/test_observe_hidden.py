@@ -20,6 +20,7 @@ from nslab.errors import SpawnerError, SyscallError
 from nslab.model import KINDS, Counters, NamespaceId
 from nslab.model.snapshot import Holder, NetContent, UtsContent
 from nslab.observe import discovering, looking
+from nslab.observe.asking import Asker
 from nslab.observe.hidden import Sockets
 from nslab.ops.visits import Place
 from nslab.procfs import walk
@@ -98,7 +99,7 @@ def test_sockets_that_may_not_be_asked_are_counted() -> None:
 def test_sockets_past_a_limit_are_counted_not_asked() -> None:
     sockets = Sockets({b"socket:[%d]" % number: (os.getpid(), 10**6) for number in range(5003)})
     assert sockets.refused == 3
-    assert list(sockets.references(discovering.Asker({}))) == []
+    assert list(sockets.references(Asker({}))) == []
     assert sockets.refused == 3, "a descriptor that is closed by now is no refusal"
 
 
@@ -151,6 +152,20 @@ def test_what_only_the_kernel_knows_is_seen_where_it_lists(monkeypatch: pytest.M
             assert found.content.host_name == "hidden"
             assert not any("listns" in each.why for each in nslab.discover(contents=False).unseen)
         assert number not in {each.number for each in nslab.discover(contents=False).namespaces}
+
+
+def test_the_way_into_an_owner_is_known_also_when_what_it_owns_was_found_first() -> None:
+    """As where PIDs began anew meanwhile. An ordinary user gets no further than there without it."""
+    with nslab.Container(isolate="user uts") as web:
+        ids = web.namespaces.ids()
+        with contextlib.closing(Asker({})) as asker:
+            for kind in ("uts", "user"):
+                path = f"/proc/{web.pid}/ns/{kind}"
+                assert not asker.knows(kind, ids[kind])
+                assert asker.ask(kind, ids[kind], [path])
+                assert asker.knows(kind, ids[kind])
+                assert asker.found[ids[kind]].path == path
+            assert asker.found[ids["uts"]].owner == ids["user"]
 
 
 # -- a walk that two processes share

@@ -47,23 +47,30 @@ class Asker:
             each.close()
 
     def ask(self, kind: str, identity: NamespaceId, paths: Iterable[str]) -> bool:
-        """Ask it by the first of these paths that still leads to it; False when there is one, but it may not be opened."""
+        """Ask it by the first of these paths that still leads to it; False when there is one, but it may not be opened.
+
+        One that was found through another one before, as its owner, only lacks the path.
+        """
         refused = False
         for path in paths:
             try:
                 with Descriptor(os.open(path, _OPEN)) as opened:
                     if identity_behind(opened) == identity:
-                        self._ask(kind, identity, path, opened)
+                        if identity not in self.found:
+                            self._ask(kind, identity, path, opened)
+                        self.found[identity].path = path
                         return True
             except OSError as error:
                 refused = refused or isinstance(error, PermissionError)
+        if identity in self.found:
+            return True
         self.found[identity] = Answers(kind, identity, "")
         return not refused
 
     def knows(self, kind: str, identity: NamespaceId) -> bool:
-        """Whether it has been asked; if so on the walk, its owner has been too."""
+        """Whether it has been asked, and can be opened; if it was asked on the walk, its owner has been too."""
         if identity in self.found:
-            return True
+            return bool(self.found[identity].path)
         if not (said := self._said.get(f"{kind}:[{identity.ino}]")):
             return False
         owner = NamespaceId(*said.owner) if said.owner else None
