@@ -169,12 +169,14 @@ def test_d09_keyrings_of_containers_do_not_pile_up() -> None:
 def test_d09_who_has_too_many_keys_is_told_so() -> None:
     """Before anything runs; the keys are those of a session keyring that ends with the script."""
     script = f"""{KEYS}
-while call(ADD_KEY, b"keyring", f"nslab-d09-{{number}}".encode(), None, 0, -3)[0] > 0:
-    number += 1
-try:
-    nslab.Container(hardened=True)
-except nslab.SyscallError as error:
-    print(error.call, error.name, "keyrings(7)" in str(error))
+for _ in range(10):  # others of this user may let go of theirs in between
+    while call(ADD_KEY, b"keyring", f"nslab-d09-{{number}}".encode(), None, 0, -3)[0] > 0:
+        number += 1
+    try:
+        nslab.Container(hardened=True).close()
+    except nslab.SyscallError as error:
+        print(error.call, error.name, "keyrings(7)" in str(error))
+        break
 """
     done = in_python(script)
     assert done.stdout == "keyctl EDQUOT True\n", done.stderr
