@@ -87,8 +87,8 @@ class Visitor:
 def processes(
     names: tuple[str, ...], visitor: Visitor, *, commands: bool, first: Callable[[], None] | None = None
 ) -> tuple[Walk, list[Place] | None]:
-    """The walk over all processes, which a visitor shares. With something to do ``first``, while the visitor begins, that will
-    go on to these places, unasked.
+    """The walk over all processes, which a visitor shares. With something to do ``first``, while the visitor begins, it then
+    goes on to the places that it met, which are told too.
     """
     pieces = walk.Pieces.of(names)
     with Descriptor(pieces.queue):
@@ -160,7 +160,7 @@ def _text(path: str) -> str:
 class Visits:
     """Visits to all places that are ``wanted``; ``entrances`` are the paths of the user namespaces that lead there, if any.
 
-    ``visitor`` begins at once with what needs no entrance, after those ``ahead`` that it went to unasked. To get to the rest
+    ``visitor`` begins at once with what needs no entrance, after those ``ahead`` that it met on the walk. To get to the rest
     others are sent, one after the other. ``read`` is what is known already.
     """
 

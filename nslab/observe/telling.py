@@ -19,6 +19,7 @@ _CAP_SYS_PTRACE = 19  # who has it is shown all processes
 
 
 def namespaces(known: Known) -> Iterator[SeenNamespace]:
+    """Each, by kind, in the order of KINDS, and inode."""
     order = list(KINDS)
     below = _below(known)
     for answers in sorted(known.found.values(), key=lambda each: (order.index(each.kind), each.id)):
@@ -51,6 +52,7 @@ def _holders(known: Known, identity: NamespaceId, below: tuple[Holder, ...] | li
 
 
 def processes(known: Known) -> Iterator[SeenProcess]:
+    """Each, by PID, and whose it is."""
     whose = {key: belonging.label_of(kinds, known.labels) for key, kinds in {id(k): k for k in known.kinds.values()}.items()}
     for each in known.walk.processes:
         kinds = known.kinds[each.pid]
@@ -61,6 +63,7 @@ def processes(known: Known) -> Iterator[SeenProcess]:
 
 
 def unseen(known: Known) -> Iterator[Unseen]:
+    """What this user could not see, with why. proc(5), on hidepid"""
     if known.walk.refused:
         why = f"{_who()} may not see their namespaces, threads and descriptors"
         yield Unseen(f"of {len(known.processes)} processes", known.walk.refused, why)
