@@ -14,6 +14,8 @@ from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -51,6 +53,21 @@ def own_python(python: Sequence[str] = ()) -> KernelSpec:
         argv=[*(python or [sys.executable]), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         display_name="Python", language="python",
     )  # fmt: skip
+
+
+def execute(notebook: NotebookNode, folder: Path, connection: Path, *, timeout: float, python: Sequence[str] = ()) -> None:
+    """Run all cells of ``notebook`` in a kernel of its own whose working directory is ``folder``, errors included.
+
+    ``timeout``: seconds a cell; ``connection``: the file with the kernel's ports.
+    """
+    manager = KernelManager(connection_file=str(connection))
+    manager._kernel_spec = own_python(python)
+    try:
+        resources = {"metadata": {"path": str(folder)}}
+        NotebookClient(notebook, km=manager, timeout=timeout, allow_errors=True, resources=resources).execute()
+    finally:
+        if manager.has_kernel:
+            manager.shutdown_kernel(now=True)
 
 
 class _Manager(KernelManager):

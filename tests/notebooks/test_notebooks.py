@@ -10,12 +10,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client.manager import KernelManager
-from nbclient import NotebookClient
 
 from tests.crash.oracle import MARK, Oracle, descendants
 from tests.fingerprint import changes, fingerprint
-from tests.notebooks.kernel import own_python
+from tests.notebooks.kernel import execute
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
@@ -57,14 +55,7 @@ def test_it_runs(path, tmp_path, monkeypatch):
     assert not [cell for cell in code if cell.outputs or cell.execution_count], "in git, notebooks carry no outputs"
     before, oracle, old = fingerprint(), Oracle(mark, temporary), descendants(os.getpid())
 
-    manager = KernelManager(connection_file=f"{tmp_path}/kernel.json")
-    manager._kernel_spec = own_python()
-    where = {"metadata": {"path": str(path.parent)}}
-    try:
-        NotebookClient(notebook, km=manager, timeout=120, allow_errors=True, resources=where).execute()
-    finally:
-        if manager.has_kernel:
-            manager.shutdown_kernel(now=True)
+    execute(notebook, path.parent, tmp_path / "kernel.json", timeout=120)
 
     for number, cell in enumerate(code, 1):
         raises = "raises-exception" in cell.metadata.get("tags", ())

@@ -15,15 +15,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client.manager import KernelManager
-from nbclient import NotebookClient
 
 from nslab.lessons.executing import is_recorded
 from nslab.recordings import FOLDER, Recordings, key, write
 from nslab.recordings.mode import only_defines
 from tests.helpers import ROOT
 from tests.notebooks.confined import path_without
-from tests.notebooks.kernel import Kernel, own_python
+from tests.notebooks.kernel import Kernel, execute
 from tests.notebooks.test_notebooks import NOTEBOOKS, TROUBLE, texts
 
 CONFINED = [sys.executable, "-m", "tests.notebooks.confined", sys.executable]
@@ -74,14 +72,7 @@ def test_a_unit_is_shown_where_nothing_is_allowed(unit: Path, tmp_path, path, mo
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(unit, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    manager = KernelManager(connection_file=f"{tmp_path}/kernel.json")
-    manager._kernel_spec = own_python(CONFINED)
-    where = {"metadata": {"path": str(unit.parent)}}
-    try:
-        NotebookClient(notebook, km=manager, timeout=60, allow_errors=True, resources=where).execute()
-    finally:
-        if manager.has_kernel:
-            manager.shutdown_kernel(now=True)
+    execute(notebook, unit.parent, tmp_path / "kernel.json", timeout=60, python=CONFINED)
 
     assert not [cell for cell in cells if not cell.execution_count], "not every cell ran"
     for number, cell in enumerate(cells, 1):
