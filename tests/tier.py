@@ -148,7 +148,7 @@ def end_what_is_left(patience: float = 2.0) -> list[str]:
     """The children that are still there after ``patience`` seconds, each ended."""
     deadline = time.monotonic() + patience
     while (left := _reap()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+        time.sleep(0.02)  # polling: they were not made by us, and fall to us one after the other
     said = []
     while left:
         for pid in left:
