@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from nslab.observe.asking import Asker
 from nslab.observe.hidden import Sockets
 from nslab.ops.visits import Place
 from nslab.procfs import walk
+from nslab.procfs.found import Reference, Walk
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
 from tests.helpers import link
@@ -214,6 +216,38 @@ def test_a_walk_that_is_shared_finds_the_same(monkeypatch: pytest.MonkeyPatch, a
                 assert first.content == second.content
 
 
+def test_who_walks_holds_nothing_by_what_it_opens_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each might meet the other in the middle of a question. So this process seems to meet the visitor, and is never met."""
+    ask, look, taken, visitors, shared = looking.Visitor.ask, walk.look, walk.Pieces.taken, [], []
+
+    def asked(visitor: looking.Visitor, *question: Any, **more: Any) -> None:
+        visitors.append(visitor)
+        ask(visitor, *question, **more)
+
+    def met(*given: Any, **more: Any) -> Walk:
+        found = look(*given, **more)
+        assert visitors[0]._child.wait_for(lambda: visitors[0]._child.pid, 10)
+        for sort in ("descriptor", "mount"):
+            found.references.append(Reference(f"uts:[{ids['uts'].ino}]", sort, visitors[0]._child.pid, "20", "/nowhere"))
+        return found
+
+    def told(pieces: walk.Pieces) -> Iterator[str]:
+        shared.extend(pieces.names)
+        return taken(pieces)
+
+    monkeypatch.setattr(discovering, "SHARED", 0)
+    monkeypatch.setattr(looking.Visitor, "ask", asked)
+    monkeypatch.setattr(walk, "look", met)
+    monkeypatch.setattr(walk.Pieces, "taken", told)
+    with nslab.Container(isolate="uts") as web:
+        ids = web.namespaces.ids()
+        snapshot = nslab.discover()
+    assert [each.sort for each in snapshot.by_id[ids["uts"]].holders] == ["mount"]
+    assert str(web.pid) in shared
+    assert str(os.getpid()) not in shared
+    assert os.getpid() in snapshot.by_pid
+
+
 @pytest.mark.requires("root")
 def test_where_a_walk_led_is_looked_into_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though whoever walked went there unasked, and who asks knows it from the walk as well."""
@@ -260,20 +294,20 @@ def test_who_walks_with_us_is_gone_afterwards_and_its_steps_are_told(monkeypatch
 
 
 def test_a_visitor_that_is_killed_is_said_in_our_words() -> None:
-    """It had answered one question, and not yet read the next."""
-    visitor = looking.Visitor()
-    try:
+    """It had answered one question, and could not read the last."""
+    queue, tells = map(Descriptor, os.pipe())
+    with contextlib.closing(looking.Visitor()) as visitor, queue, tells:
         visitor.ask("enter", [], "")
+        visitor.ask("look", (), False, fds=(queue.fileno(),))  # it waits for pieces, of which none come
+        visitor.ask("enter", [], "")
+        assert select.select([visitor._way], [], [], 10)[0]
+        process = visitor._child.pidfd
+        assert process
+        signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
+        assert process.readable(10)
         assert visitor.answer()[0] == ({}, [])
-        with Descriptor(visitor._child.pidfd.detach()) as process:
-            signal.pidfd_send_signal(process.fileno(), signal.SIGSTOP)
-            visitor.ask("enter", [], "")
-            signal.pidfd_send_signal(process.fileno(), signal.SIGKILL)
-            assert process.readable(10)
         with pytest.raises(SpawnerError):
             visitor.answer()
-    finally:
-        visitor.close()
 
 
 @pytest.mark.parametrize("shared", [0, 2**22])

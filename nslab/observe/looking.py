@@ -8,6 +8,7 @@ visitor of its own, since there is no way back.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import marshal
 import os
 import pickle
@@ -89,16 +90,20 @@ def processes(
 ) -> tuple[Walk, list[Place] | None]:
     """The walk over all processes, which a visitor shares. With something to do ``first``, while the visitor begins, it then
     goes on to the places that it met, which are told too.
+
+    Both open for a moment what they meet, to ask it; neither counts as a holder for that. So this process looks at itself.
     """
-    pieces = walk.Pieces.of(names)
+    own = os.readlink("/proc/self")
+    pieces = walk.Pieces.of(tuple(name for name in names if name != own))
     with Descriptor(pieces.queue):
         visitor.ask("look", pieces.names, commands, fds=(pieces.queue,))
         if first:
             first()
-        found = walk.look(pieces.taken(), commands=commands)
+        found = walk.look(itertools.chain((own,), pieces.taken()), commands=commands)
     if first:
         visitor.ask("follow")  # not before: on this walk it would be met in there
-    other, ahead = marshal.loads(visitor.answer()[0])
+    who, other, ahead = marshal.loads(visitor.answer()[0])
+    found.references = [each for each in found.references if (each.sort, each.pid) != ("descriptor", who)]
     found.add(other)
     found.finish()
     return found, [Place(*each) for each in ahead] if first else None

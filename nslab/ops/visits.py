@@ -126,10 +126,11 @@ class _Visit:
         self._mounts = -1  # the root of a mount namespace of its own, where mounts may be left
 
     def look(self, fds: Sequence[int], names: tuple[str, ...], commands: bool) -> tuple[bytes, Sequence[int]]:
-        """The part of a walk that this process gets to do, and where it would go on; marshal is much faster than pickle."""
+        """Its PID, the part of a walk that it gets to do, and where it would go on; marshal is much faster than pickle."""
         found = walk.look(walk.Pieces(names, fds[0]).taken(), commands=commands)
         self._ahead = _ahead(found)
-        return marshal.dumps((found.values(), [tuple(each) for each in self._ahead])), ()
+        me = int(os.readlink("self", dir_fd=self._proc))
+        return marshal.dumps((me, found.values(), [tuple(each) for each in self._ahead])), ()
 
     def follow(self, _: Sequence[int]) -> tuple[Any, Sequence[int]]:
         """Enter those places, while the one who asked puts together what both have found."""
