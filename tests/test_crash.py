@@ -30,7 +30,7 @@ def test_nothing_is_left_whatever_dies():
         if run.poll() is None:
             run.terminate()  # it ends what it has started
             run.wait()
-    assert answer["bad"] == [], answer["seed"]
+    assert not answer["bad"], json.dumps([answer["seed"], *answer["bad"]], indent=1)
     total = answer["ways"][-1]
     assert total["rounds"] == ROUNDS and total["left"] == total["machine"] == 0 and total["slowest_ms"] <= 2000
     assert total["processes"] > 3, "there was nothing to clean up"

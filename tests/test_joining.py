@@ -71,6 +71,17 @@ def test_what_is_named_is_shared_and_nothing_else(web: nslab.Container, kinds: s
     assert not [kind for kind in kinds.split() if link(kind, web.pid) == link(kind)]
 
 
+@pytest.mark.parametrize("kinds", ["uts", "ipc", "pid", "net", "cgroup", "time", "mnt pid"])
+@pytest.mark.parametrize("handles", [False, True], ids=["of a container", "by handles"])
+def test_init_is_in_what_a_container_shares_also_where_nothing_is_new(web: nslab.Container, kinds: str, handles: bool) -> None:
+    join = {kind: web.namespaces[kind] for kind in kinds.split()} if handles else {kinds: web}
+    with nslab.Container("beside", isolate="", join=join) as beside:
+        shared = (*kinds.split(), "user")
+        own = {kind: link(kind, web.pid if kind in shared else "self") for kind in KINDS_ASKED}
+        assert {kind: link(kind, beside.pid) for kind in KINDS_ASKED} == own
+        assert links(beside.run(LINKS)) == own
+
+
 def test_a_pod_shares_the_network_and_keeps_its_own_name(web: nslab.Container) -> None:
     with nslab.Container("log", isolate="uts pid mnt", hostname="log", join={"net": web}) as log:
         assert log.run("hostname; echo $$").lines[0] == "log"

@@ -103,10 +103,14 @@ class Start:
         special = not _ANY_STACK or self.stepwise or hidden or launched or any(isinstance(op, InCgroup) for op in self.ops)
         if way or from_outside or special:
             return b"."
-        # A function could leave something in the memory; who joins a time namespace must have it to himself; a terminal stays.
-        alone = any(isinstance(op, Setns) and op.kind in ("time", "") for op in self.ops)
-        returns = isinstance(self.work, Execute) and not self.work.terminal and not self.stay and not alone
-        return bytes([ALONE | RETURNS * (returns or bool(self.bare)) | BARE * bool(self.bare) | self.needs])
+        # A function could leave something in the memory; who joins a time namespace must have it to himself, but for a command
+        # that joins it by itself; a terminal stays.
+        clock = any(isinstance(op, Setns) and op.kind in ("time", "") for op in self.ops)
+        if isinstance(self.work, Execute):
+            returns = not (self.work.terminal or self.stay or clock)
+        else:
+            returns = bool(self.bare) and not clock and not any(isinstance(op, Join) and "time" in op.kinds for op in self.ops)
+        return bytes([ALONE | RETURNS * returns | BARE * bool(self.bare) | self.needs])
 
 
 @dataclass(frozen=True)
