@@ -16,6 +16,7 @@ import pytest
 
 import nslab
 import nslab.spawner
+from nslab import network
 from nslab.container.pausing import Frozen
 from nslab.ops import InCgroup
 from nslab.spawner import channel
@@ -223,6 +224,25 @@ def test_a_lab_whose_spawner_ends_while_it_is_made_is_undone():
         nslab.Topology.ring(3).deploy(progress=told)
     with nslab.Topology.ring(3).deploy() as lab:
         assert lab.ping_all().lost == []
+
+
+def test_a_node_whose_spawner_ends_while_it_is_made_is_undone(monkeypatch):
+    """Else its network would be of the one and its host name of the next."""
+    make = network.create_many
+
+    def made(*given, **more):
+        networks = make(*given, **more)
+        kill(helper("nslab-spawner"))
+        return networks
+
+    with nslab.Topology.single(2).deploy() as lab:
+        assert lab["h1"].run("hostname").lines == ["h1"]  # as an ordinary user's: the borrowed one is there
+        with monkeypatch.context() as patch:
+            patch.setattr(network, "create_many", made)
+            with pytest.raises(nslab.SpawnerError, match=r"deploy\(\) makes it again"):
+                lab.topology.host("late")
+        assert "late" not in lab.networks
+        assert lab["h1"].run("hostname").lines == ["h1"]
 
 
 def test_a_lab_whose_way_out_ended_with_the_spawner_says_which_it_was(monkeypatch):

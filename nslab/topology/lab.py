@@ -153,8 +153,9 @@ class Lab(Looking):
     def add_nodes(self, nodes: Mapping[str, str], told: Callable[[int, int], object] | None = None) -> None:
         """Make namespaces for these, roles by name: all that forward not, all that do, the fabric, then the host names.
 
-        ``told`` hears how many of how many networks there are.
+        ``told`` hears how many of how many networks there are. SpawnerError where the spawner ends meanwhile.
         """
+        spawner = ensure()
         made: dict[str, Network] = {}
         numbers, total = itertools.count(1), sum(role != "switch" for role in nodes.values())
 
@@ -182,6 +183,8 @@ class Lab(Looking):
             self.fabric = network.create(sysctls=unfiltered | (MUTE if self._ipv6 else {}))
         if made:
             self.hostnames |= zip(made, naming.hostnames(tuple(made)), strict=True)
+        if not spawner.alive:  # a node whose halves are of two is open to no ordinary user
+            raise SpawnerError(_ENDED)
 
     def add_bridges(self, nodes: Mapping[str, str]) -> None:
         """Make those of them that are switches."""
