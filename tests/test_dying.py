@@ -23,7 +23,7 @@ from nslab.spawner import channel
 from nslab.spawner.report import portable
 from nslab.topology import internet
 from tests.crash.oracle import Recorded, descendants, name
-from tests.helpers import in_python
+from tests.helpers import eventually, in_python
 
 pytestmark = pytest.mark.requires("userns")
 
@@ -67,6 +67,19 @@ def test_the_end_of_the_borrowed_spawner_is_the_end_of_all():
     assert works()
     assert not old.alive()
     old.close()
+
+
+@pytest.mark.requires("tool:bash")
+@pytest.mark.parametrize("kinds", ["pid mnt", "uts"])
+def test_what_is_begun_while_a_command_is_ended_ends_too(kinds):
+    """Its shell begins another process for each that ends; in a PID namespace that would be left to the init there."""
+    script = "trap 'sleep 1000 &' CHLD; for i in {1..20}; do sleep 1000 & done; echo ready; while :; do wait; done"
+    with nslab.Container(isolate=kinds) as box:
+        for _ in range(5):
+            running = box.popen(["bash", "-c", script])
+            assert running.stdout.readline() == b"ready\n"
+            running.end()
+            assert eventually(lambda: len([*box.processes()]) == 1)  # init, once it has buried the others
 
 
 def test_a_stepper_that_waits_does_not_hide_the_death_of_the_spawner():
