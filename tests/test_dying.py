@@ -313,13 +313,24 @@ with nslab.Container(isolate="uts") as crowd:
     print(crowd.run([sys.executable, "-c", fork]).returncode, len(crowd.processes()) > 2 * MANY)
 print(kept.run("hostname").stdout, end="")
 """
+GUESTS = """
+from tests.helpers import eventually
+with nslab.Container(isolate="pid") as box:
+    many = box.popen(["sh", "-c", "i=0; while [ $i -lt 240 ]; do sleep 1000 & i=$((i+1)); done; echo ready; wait"])
+    print(many.stdout.readline().decode(), len(box.processes()) > 2 * MANY)
+    many.end()
+    print(eventually(lambda: len(box.processes()) == 1))
+print(kept.run("hostname").stdout, end="")
+"""
 
 
 @pytest.mark.parametrize(
-    ("script", "lines"), [(FULL, ["True True True", "True", "kept"]), (ORPHANS, ["0 True", "kept"])], ids=["full", "orphans"]
+    ("script", "lines"),
+    [(FULL, ["True True True", "True", "kept"]), (ORPHANS, ["0 True", "kept"]), (GUESTS, ["ready", " True", "True", "kept"])],
+    ids=["full", "orphans", "guests"],
 )
 def test_a_spawner_with_few_descriptors_lives_on(script: str, lines: list[str]) -> None:
-    """What does not fit is refused; a crowd of orphans is larger than the table, and is ended all the same."""
+    """What does not fit is refused; a crowd of orphans is larger than the table, one in a container too, and is ended."""
     done = in_python((FEW + script).replace("MANY", "120"))
     assert done.stdout.splitlines() == lines, done.stderr
 

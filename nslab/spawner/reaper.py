@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable
 
 from nslab import procfs
 
@@ -16,7 +16,7 @@ _STANDSTILL = 0.2  # seconds within which what is stopped stands still
 
 
 class Reaper:
-    """Knows the children of this (single-threaded) process; needs the machine's own /proc only when it is made."""
+    """Knows the children of this (single-threaded) process, which sees the machine's own /proc."""
 
     def __init__(self) -> None:
         pid = os.getpid()
@@ -38,10 +38,11 @@ class Reaper:
         second (it sleeps in the kernel) is left to its fate.
         """
         stuck: set[int] = set()
+        patient = True  # until one has been waited for in vain: those who ask for something else wait as well
         while orphans := [pid for pid in self.children() if pid not in known and pid not in stuck]:
             for pid in orphans:
                 if _is_guest(pid):
-                    _kill_all(pid)
+                    patient = _kill_all(pid, patient)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             if not _buried(orphans):
@@ -57,69 +58,73 @@ def _is_guest(pid: int) -> bool:
     return bool(inside) and inside[-1] != 1
 
 
-def _kill_all(root: int) -> None:
-    """Kill a child and all below it. They stand still before: whoever goes on could begin another while the rest die."""
-    held: dict[int, int] = {}
-    try:
-        while new := [pid for pid in (root, *procfs.descendants(root)) if pid not in held]:
-            for pid in new:
-                held[pid] = _opened(pid)
-            below = {root, *procfs.descendants(root)}
-            for pid in [pid for pid in new if pid not in below]:  # the number was somebody else's by then
-                _let_go(held, pid)
-            _await_standstill([pid for pid in new if _signalled(held[pid], signal.SIGSTOP)])
-        _await_ends([pidfd for pidfd in held.values() if _signalled(pidfd, signal.SIGKILL)])
-    finally:
-        for pid in held:
-            _let_go(held, pid)
+def _kill_all(root: int, patient: bool) -> bool:
+    """Kill a child and all below it. They stand still before: whoever goes on could begin another while the rest die.
+
+    No descriptor is kept: there may be more of them than this process may have open. False when it has waited in vain.
+    """
+    found: dict[int, int] = {}  # when each began: its number may become somebody else's
+    inits: set[int] = set()
+    while new := [pid for pid in (root, *procfs.descendants(root)) if pid not in found]:
+        for pid in new:
+            found[pid] = _began(pid)
+        below = {root, *procfs.descendants(root)}
+        for pid in new:
+            if pid not in below:
+                found[pid] = -1
+            elif _signal(pid, found[pid], signal.SIGSTOP) and pid != root and not _is_guest(pid):
+                inits.add(pid)
+        patient = patient and _await(_runs, new, _STANDSTILL)
+    # Parents last: should this process be killed meanwhile, the next one finds below them who is left.
+    killed = [pid for pid, began in reversed(found.items()) if _signal(pid, began, signal.SIGKILL)]
+    # An init ends when all that entered its namespace have been buried, also those that are ours to bury.
+    return patient and _await(_lives, [pid for pid in killed if pid not in inits], 1)
 
 
-def _opened(pid: int) -> int:
-    """A pidfd, -1 where there is none to be had."""
+def _began(pid: int) -> int:
     try:
-        return os.pidfd_open(pid)
+        return procfs.stat(pid).start
     except OSError:
         return -1
 
 
-def _let_go(held: dict[int, int], pid: int) -> None:
-    if held[pid] >= 0:
-        os.close(held[pid])
-        held[pid] = -1
+def _signal(pid: int, began: int, number: int) -> bool:
+    """Send it, to whoever has this number since then."""
+    with contextlib.suppress(OSError):  # it has ended, or is not ours to end
+        pidfd = os.pidfd_open(pid)
+        try:
+            if procfs.stat(pid).start == began:
+                signal.pidfd_send_signal(pidfd, number)
+                return True
+        finally:
+            os.close(pidfd)
+    return False
 
 
-def _signalled(pidfd: int, number: int) -> bool:
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except OSError:  # it has ended, or is not ours to end
-        return False
+def _await(goes_on: Callable[[int], bool], pids: Iterable[int], seconds: float) -> bool:
+    """Wait until that holds for none of them; False when it still does for one after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while any(map(goes_on, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.0002)  # polling: another's child is said to have stopped to nobody else
     return True
 
 
-def _await_standstill(pids: list[int]) -> None:
-    """Wait until none of them runs on; what sleeps in the kernel begins nothing either."""
-    deadline = time.monotonic() + _STANDSTILL
-    while any(map(_runs_on, pids)) and time.monotonic() < deadline:
-        time.sleep(0.0002)  # polling: the stop of another's child is told to nobody
-
-
-def _await_ends(pidfds: list[int]) -> None:
-    """Wait until all of these have ended, but for what sleeps in the kernel."""
-    deadline = time.monotonic() + 1
-    poller = select.poll()
-    for pidfd in pidfds:
-        poller.register(pidfd, select.POLLIN)
-    while pidfds and (ended := poller.poll(max(0, deadline - time.monotonic()) * 1000)):
-        for pidfd, _ in ended:
-            poller.unregister(pidfd)
-            pidfds.remove(pidfd)
-
-
-def _runs_on(pid: int) -> bool:
+def _state(pid: int) -> str:
     try:
-        return procfs.stat(pid).state in "RS"
+        return procfs.stat(pid).state
     except OSError:
-        return False
+        return ""
+
+
+def _runs(pid: int) -> bool:
+    """Whether it has yet to see that it is to stand still: that woke it, if it slept, and frozen it is still."""
+    return _state(pid) == "R"
+
+
+def _lives(pid: int) -> bool:
+    return _state(pid) not in ("", "Z", "X")
 
 
 def _buried(pids: list[int]) -> bool:
