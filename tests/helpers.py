@@ -127,6 +127,15 @@ class Row(NamedTuple):
     leader: int
 
 
+def listed(*options: str) -> str:
+    """What lsns prints. Where a process ends while it looks, it prints nothing and fails; then it is asked again."""
+    for _ in range(20):
+        done = subprocess.run(["lsns", "-n", *options], capture_output=True, text=True)
+        if done.returncode == 0:
+            break
+    return done.stdout
+
+
 def lsns() -> dict[int, Row]:
     """What it lists, by inode number; nothing when a process ended meanwhile, which it takes for a failure.
 

@@ -10,7 +10,7 @@ import pytest
 
 import nslab
 from nslab.model import KINDS, NamespaceId
-from tests.helpers import link
+from tests.helpers import link, listed
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -44,8 +44,7 @@ def test_of_somebody_elses() -> None:
 def test_members_are_those_of_lsns(kind: str) -> None:
     with nslab.Container(isolate=f"{kind}") as web, web.namespaces[kind] as namespace:
         sleeper = web.popen(["sleep", "1000"])
-        command = ["lsns", "-n", "-t", kind, "-o", "NS,NPROCS", "--list"]
-        rows = dict(row.split() for row in subprocess.run(command, capture_output=True, text=True).stdout.splitlines())
+        rows = dict(row.split() for row in listed("-t", kind, "-o", "NS,NPROCS", "--list").splitlines())
         members = namespace.members()
         assert len(members) == int(rows[str(namespace.id.ino)])
         assert {web.pid, sleeper.pid} <= set(members)

@@ -28,7 +28,7 @@ from nslab.procfs import walk
 from nslab.procfs.found import Reference, Walk
 from nslab.spawner import Descriptor
 from nslab.syscalls import nsfs
-from tests.helpers import link
+from tests.helpers import link, listed
 
 # In a network and a UTS namespace of its own: sends the name of each, and a socket of the one with the other's descriptor.
 SENDER = """
@@ -77,8 +77,9 @@ def on_its_way(fd: int) -> Iterator[None]:
 def test_a_network_that_only_a_socket_holds_is_seen_with_all_that_is_in_it() -> None:
     with left_behind() as (sock, uts, net, _):
         os.close(uts)
-        listed = subprocess.run(["lsns", "-no", "NS"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-        assert str(net.ino) not in listed, "so this is more than lsns sees"
+        seen = listed("-o", "NS").split()
+        assert seen
+        assert str(net.ino) not in seen, "so this is more than lsns sees"
         found = nslab.discover().by_id[net]
         assert (found.kind, found.members) == ("net", ())
         assert found.holders == (Holder("socket", os.getpid(), str(sock.fileno())),)

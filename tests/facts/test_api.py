@@ -17,7 +17,7 @@ from nslab import syscalls
 from nslab.model import KINDS, flags_of
 from tests.facts.test_pid import failing
 from tests.facts.test_user import somebody
-from tests.helpers import has_ended, link, pidfd_of
+from tests.helpers import has_ended, link, listed, pidfd_of
 
 USER, UTS, NET, PID = (KINDS[kind].flag for kind in ("user", "uts", "net", "pid"))
 ROOT = os.getuid() == 0
@@ -43,10 +43,9 @@ def answered(question, kind: str, pid: int | str = "self") -> str:
         os.close(fd)
 
 
-def listed(kind: str) -> dict[str, str]:
+def first_members(kind: str) -> dict[str, str]:
     """What lsns(8) finds: inode and first member of each namespace."""
-    found = nslab.run(["lsns", "--type", kind, "--noheadings", "--output", "NS,PID"], check=True)
-    return dict(line.split() for line in found.lines)
+    return dict(line.split() for line in listed("--type", kind, "--output", "NS,PID").splitlines())
 
 
 # -- what they are ----------------------------------------------------------------------------------------------------
@@ -84,7 +83,7 @@ def test_api_03_a_bind_mount_keeps_it_alive(tmp_path: Path) -> None:
         process.run(["unshare", f"--uts={file}", "hostname", "mounted"], check=True)
         assert process.run(["nsenter", f"--uts={file}", "hostname"]).stdout == "mounted\n"
         inode = process.call(lambda: os.stat(file).st_ino)
-        assert str(inode) not in listed("uts")
+        assert str(inode) not in first_members("uts")
         assert process.run(["findmnt", "--noheadings", "--output", "FSTYPE", str(file)]).stdout == "nsfs\n"
         process.umount(str(file))
         assert process.run(["nsenter", f"--uts={file}", "hostname"]).returncode != 0
@@ -95,11 +94,11 @@ def test_api_04_with_nothing_that_holds_it_it_is_gone() -> None:
     with nslab.process() as process:
         child = process.fork("uts")
         inode, number = str(os.stat(f"/proc/{child.pid}/ns/uts").st_ino), str(child.pid)
-        assert listed("uts").get(inode) == number
+        assert first_members("uts").get(inode) == number
         with child.namespaces["uts"] as held:
             child.close()
             assert held.members() == []
-        assert listed("uts").get(inode) != number, "the inode may be another one's by now"
+        assert first_members("uts").get(inode) != number, "the inode may be another one's by now"
 
 
 # -- entering and leaving ---------------------------------------------------------------------------------------------
