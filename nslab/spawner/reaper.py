@@ -119,7 +119,7 @@ def _state(pid: int) -> str:
 
 
 def _runs(pid: int) -> bool:
-    """Whether it has yet to see that it is to stand still: that woke it, if it slept, and frozen it is still."""
+    """Whether it has yet to stop. A stop wakes who sleeps: whoever is seen asleep after it is frozen, and stands still too."""
     return _state(pid) == "R"
 
 
