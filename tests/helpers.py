@@ -137,10 +137,9 @@ def listed(*options: str) -> str:
 
 
 def lsns() -> dict[int, Row]:
-    """What it lists, by inode number; nothing when a process ended meanwhile, which it takes for a failure.
+    """What it lists, by inode number.
 
     Numbers are reused at once: the same number is the same namespace when its leader is the same, too.
     """
-    command = ["lsns", "-n", "-o", "NS,TYPE,NPROCS,PID", "--list"]
-    rows = (line.split() for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines())
+    rows = (line.split() for line in listed("-o", "NS,TYPE,NPROCS,PID", "--list").splitlines())
     return {int(number): Row(kind, int(count), int(pid)) for number, kind, count, pid in rows}
