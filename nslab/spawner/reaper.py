@@ -69,12 +69,12 @@ def _kill_all(root: int, patient: bool) -> bool:
         for pid in new:
             found[pid] = _began(pid)
         below = {root, *procfs.descendants(root)}
-        for pid in new:
-            if pid not in below:
-                found[pid] = -1
-            elif _signal(pid, found[pid], signal.SIGSTOP) and pid != root and not _is_guest(pid):
-                inits.add(pid)
-        patient = patient and _await(_runs, new, _STANDSTILL)
+        found |= {pid: -1 for pid in new if pid not in below}
+        stopped = [pid for pid in new if _signal(pid, found[pid], signal.SIGSTOP)]
+        if not stopped:  # gone, or not ours to end: that may go on beginning others for ever
+            break
+        inits |= {pid for pid in stopped if pid != root and not _is_guest(pid)}
+        patient = patient and _await(_runs, stopped, _STANDSTILL)
     # Parents last: should this process be killed meanwhile, the next one finds below them who is left.
     killed = [pid for pid, began in reversed(found.items()) if _signal(pid, began, signal.SIGKILL)]
     # An init ends when all that entered its namespace have been buried, also those that are ours to bury.
